@@ -1,0 +1,1 @@
+"""What both tasks stand on: steps, devices, optimisers, the loop, checkpoints, pictures."""

@@ -1,0 +1,86 @@
+"""Checkpoints of a run: the latest states and the best one, by orbax.
+
+    FOLDER/latest/STEP/   the last two states, to resume from
+    FOLDER/best/STEP/     the state that validation selected
+
+Each holds the whole `TrainState` and, as JSON, the loop's progress. Orbax writes to a
+temporary folder and renames it, so a checkpoint is there completely or not at all.
+"""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import orbax.checkpoint as ocp
+
+from common.errors import InputError
+from common.state import TrainState
+from common.writer import warn
+
+
+class Checkpoints:
+    """Reads and writes the checkpoints below `folder`, which is created when needed."""
+
+    def __init__(self, folder: Path):
+        # Orbax tells the root logger about every save; a person has the progress bar.
+        logging.getLogger("absl").setLevel(logging.ERROR)
+        self._folders = {name: folder.absolute() / name for name in ("latest", "best")}
+        self._managers: dict[str, ocp.CheckpointManager] = {}
+
+    def _manager(self, name: str) -> ocp.CheckpointManager:
+        if name not in self._managers:
+            options = ocp.CheckpointManagerOptions(
+                max_to_keep=2 if name == "latest" else 1, enable_async_checkpointing=False
+            )
+            self._managers[name] = ocp.CheckpointManager(self._folders[name], options=options)
+        return self._managers[name]
+
+    def exists(self, name: str = "latest") -> bool:
+        """Whether there is a complete checkpoint of that name."""
+        return self._folders[name].is_dir() and self._manager(name).latest_step() is not None
+
+    def save(self, name: str, state: TrainState, progress: dict[str, Any]) -> None:
+        """Save under `latest` or `best`; a step that is there already is the same state."""
+        manager, step = self._manager(name), int(state.step)
+        if step in manager.all_steps():
+            return
+        args = {"state": ocp.args.StandardSave(state), "progress": ocp.args.JsonSave(progress)}
+        if not manager.save(step, args=ocp.args.Composite(**args)):
+            raise RuntimeError(f"orbax did not save step {step} to {self._folders[name]}")
+
+    def restore(self, name: str, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
+        """The newest readable state and its progress.
+
+        Args:
+            name: `latest` or `best`.
+            like: the state's shapes and types, as `Devices.abstract` gives them.
+
+        Raises:
+            InputError: there is none, or it belongs to another model.
+        """
+        if not self.exists(name):
+            raise InputError(f"{self._folders[name]} holds no checkpoint: train the run first")
+        manager = self._manager(name)
+        args = {"state": ocp.args.StandardRestore(like), "progress": ocp.args.JsonRestore()}
+        problem, damaged = "", []
+        for step in sorted(manager.all_steps(), reverse=True):
+            try:
+                found = manager.restore(step, args=ocp.args.Composite(**args))
+            except Exception as error:  # orbax raises many kinds for a damaged folder
+                problem = problem or " ".join(str(error).split())[:200]
+                damaged.append(step)
+                continue
+            for bad in damaged:
+                warn(f"{self._folders[name] / str(bad)} is damaged; going on from step {step}")
+                manager.delete(bad)
+            return found["state"], found["progress"]
+        raise InputError(
+            f"no checkpoint in {self._folders[name]} fits this model; either it is damaged or "
+            f"config.json was changed: {problem}"
+        )
+
+    def describe_latest(self) -> str:
+        """The folder of the newest state, or "none"."""
+        if not self.exists("latest"):
+            return "none"
+        return str(self._folders["latest"] / str(self._manager("latest").latest_step()))

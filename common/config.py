@@ -1,0 +1,65 @@
+"""Frozen configurations: override, check, and go to JSON and back."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from common.errors import InputError
+
+Config = TypeVar("Config")
+
+
+def check_choice(what: str, value: str, choices: Iterable[str]) -> str:
+    """Return `value` if it is one of `choices`; else an InputError that lists them."""
+    names = list(choices)
+    if value not in names:
+        raise InputError(f"{what}={value} is unknown: choose one of {', '.join(names)}")
+    return value
+
+
+def check_range(
+    what: str, value: float, low: float, high: float = float("inf"), *, open_low: bool = False
+) -> None:
+    """Raise an InputError unless low <= value <= high (low < value with `open_low`)."""
+    within = low < value if open_low else low <= value
+    if not within or not value <= high or math.isinf(value):
+        least = f"above {low:g}" if open_low else f"at least {low:g}"
+        most = " and finite" if math.isinf(high) else f" and at most {high:g}"
+        raise InputError(f"{what}={value:g} is out of range: it must be {least}{most}")
+
+
+def override(config: Config, changes: Mapping[str, Any]) -> Config:
+    """A copy with `changes` applied; entries that are None mean "leave the default"."""
+    given = {name: value for name, value in changes.items() if value is not None}
+    known = [field.name for field in dataclasses.fields(config)]  # type: ignore[arg-type]
+    for name in given:
+        if name not in known:
+            flags = ", ".join(f"--{field}" for field in known)
+            raise InputError(f"--{name} does not belong to this task: its flags are {flags}")
+    return dataclasses.replace(config, **given)  # type: ignore[type-var]
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Indented, and in one piece: a reader never sees half of it."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(content, indent=2) + "\n")
+    temporary.replace(path)
+
+
+def save(config: Any, path: Path) -> None:
+    """Write a dataclass as JSON."""
+    write_json(path, dataclasses.asdict(config))
+
+
+def load(kind: type[Config], path: Path) -> Config:
+    """Read what `save` wrote; InputError if the file is absent or of another version."""
+    try:
+        fields = json.loads(path.read_text())
+        return kind(**fields)
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist: --run names a folder that a run wrote") from None
+    except (ValueError, TypeError, OSError) as error:
+        raise InputError(f"{path} is not a configuration of this version: {error}") from None

@@ -1,0 +1,215 @@
+"""The training loop of both tasks: epochs, validation, selection, resume, stop on signal."""
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from common import metrics
+from common.batching import epoch_order, train_rows
+from common.checkpoint import Checkpoints
+from common.errors import DivergedError, StoppedBySignal
+from common.parallel import Devices
+from common.signals import StopRequest
+from common.state import TrainState
+from common.writer import EpochBar, RunWriter, say
+
+# Steps that run ahead of the host's look at their loss, so that the device never waits.
+LAG = 2
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What `fit` needs besides the state; made by the task.
+
+    Attributes:
+        train_step: compiled, (state, data, rows, key) -> (state, sums).
+        data: the training arrays, on the devices.
+        size: training examples.
+        key: the key of training, on the devices.
+        evaluate: state -> scores of the validation data, by name; {} without any.
+        select: the score to maximise; None selects the last epoch.
+        patience: epochs without a better score before an early stop; 0 is off.
+        checkpoint_seconds: longest time between two checkpoints.
+        unit: what an example is called.
+    """
+
+    train_step: Callable[..., tuple[TrainState, dict[str, Array]]]
+    data: dict[str, Array]
+    size: int
+    key: Array
+    evaluate: Callable[[TrainState], dict[str, float]]
+    schedule: optax.Schedule
+    devices: Devices
+    checkpoints: Checkpoints
+    writer: RunWriter
+    epochs: int
+    steps_per_epoch: int
+    batch_size: int
+    seed: int
+    select: str | None
+    patience: int = 0
+    checkpoint_seconds: float = 600.0
+    unit: str = "examples"
+
+
+@dataclass
+class Progress:
+    """Where a run stands; saved as JSON beside each state."""
+
+    epoch: int = 0  # finished epochs
+    sums: dict[str, float] = field(default_factory=dict)  # of the unfinished epoch
+    best_epoch: int = 0
+    best_score: float | None = None
+    seconds: float = 0.0  # of training steps, over all sessions of the run
+    steps_timed: int = 0  # of those seconds: the first step of a session compiles
+
+    @property
+    def steps_per_second(self) -> float:
+        return self.steps_timed / self.seconds if self.seconds else 0.0
+
+
+def fit(state: TrainState, plan: Plan, progress: Progress) -> tuple[TrainState, Progress]:
+    """Train to the plan's end, or until validation stops improving.
+
+    Args:
+        state: on the plan's devices; donated.
+        progress: `Progress()`, or what the state's checkpoint holds. Updated in place.
+
+    Returns:
+        The last state and the progress. The selected state is the checkpoint `best`.
+
+    Raises:
+        StoppedBySignal: after Ctrl-C or SIGTERM, with the state saved as `latest`; at once
+            within an epoch, after the validation at its end.
+        DivergedError: the loss or a parameter is not finite.
+    """
+    plan.writer.open(progress.epoch)
+    try:
+        with StopRequest() as stop:
+            while progress.epoch < plan.epochs and not _is_stale(plan, progress):
+                state = _train_epoch(state, plan, progress, stop)
+                _finish_epoch(state, plan, progress)
+                if stop.number is not None:
+                    raise _stopped(stop.number, plan, progress)
+    finally:
+        plan.writer.close()
+    return state, progress
+
+
+def _is_stale(plan: Plan, progress: Progress) -> bool:
+    return bool(plan.patience) and progress.epoch - progress.best_epoch >= plan.patience
+
+
+def _train_epoch(
+    state: TrainState, plan: Plan, progress: Progress, stop: StopRequest
+) -> TrainState:
+    """The rest of the current epoch, step by step."""
+    epoch, devices = progress.epoch, plan.devices
+    step = int(devices.unreplicate(state.step))
+    order = epoch_order(plan.seed, epoch, plan.size)
+    pending: deque[dict[str, Array]] = deque()
+    title = f"epoch {epoch + 1}/{plan.epochs}"
+    first = step - epoch * plan.steps_per_epoch
+    saved = time.monotonic()
+
+    def absorb(keep: int) -> None:
+        """Add all but the newest `keep` sums to the progress."""
+        while len(pending) > keep:
+            sums = devices.unreplicate(pending.popleft())
+            progress.sums = metrics.add(progress.sums, sums)
+            clock.tick()
+            if not math.isfinite(progress.sums["loss"]):
+                raise _diverged(f"the loss of step {step - len(pending)}", plan)
+            bar.step(metrics.means(progress.sums))
+
+    with EpochBar(title, plan.steps_per_epoch, first, plan.unit, plan.batch_size) as bar:
+        clock = _Stopwatch(progress)
+        for batch in range(first, plan.steps_per_epoch):
+            rows = train_rows(order, batch, plan.batch_size, epoch)
+            state, sums = plan.train_step(state, plan.data, devices.shard(rows), plan.key)
+            step += 1
+            pending.append(sums)
+            absorb(keep=LAG)
+            last = batch + 1 == plan.steps_per_epoch
+            overdue = time.monotonic() - saved > plan.checkpoint_seconds
+            if not last and (stop.number is not None or overdue):
+                absorb(keep=0)
+                _save("latest", state, plan, progress)
+                saved = time.monotonic()
+                if stop.number is not None:
+                    raise _stopped(stop.number, plan, progress)
+        absorb(keep=0)
+    return state
+
+
+class _Stopwatch:
+    """Times the finished steps of an epoch into the progress, without the first of them,
+    which may compile."""
+
+    def __init__(self, progress: Progress):
+        self._progress, self._last = progress, math.nan
+
+    def tick(self) -> None:
+        now = time.monotonic()
+        if not math.isnan(self._last):
+            self._progress.seconds += now - self._last
+            self._progress.steps_timed += 1
+        self._last = now
+
+
+def _finish_epoch(state: TrainState, plan: Plan, progress: Progress) -> None:
+    """Validate, log, select, save."""
+    step = int(plan.devices.unreplicate(state.step))
+    row: dict[str, Any] = {"epoch": progress.epoch + 1, "step": step}
+    row |= metrics.means(progress.sums, "train/") | plan.evaluate(state)
+    row["learning_rate"] = float(plan.schedule(step - 1))
+    row["examples_per_second"] = progress.steps_per_second * plan.batch_size
+    progress.epoch, progress.sums = progress.epoch + 1, {}
+    score = row[plan.select] if plan.select else float(progress.epoch)
+    better = progress.best_score is None or score > progress.best_score
+    if better:
+        progress.best_epoch, progress.best_score = progress.epoch, score
+        _save("best", state, plan, progress)
+    plan.writer.write(row)
+    _save("latest", state, plan, progress)
+    scores = "  ".join(f"{k} {v:.4f}" for k, v in row.items() if k.startswith(("train/", "val/")))
+    mark = "  *best" if better and plan.select else ""
+    rate = f"{row['examples_per_second']:.0f} {plan.unit}/s"
+    say(f"epoch {progress.epoch}/{plan.epochs}  {scores}  {rate}{mark}")
+
+
+def _save(name: str, state: TrainState, plan: Plan, progress: Progress) -> None:
+    state = plan.devices.unreplicate(state)
+    if not _all_finite((state.params, state.batch_stats)):
+        raise _diverged(f"a parameter after step {int(state.step)}", plan)
+    plan.checkpoints.save(name, state, asdict(progress))
+
+
+@jax.jit
+def _all_finite(tree: Any) -> Array:
+    return jnp.array([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
+
+
+def _diverged(what: str, plan: Plan) -> DivergedError:
+    last = plan.checkpoints.describe_latest()
+    return DivergedError(
+        f"{what} is not a finite number; the last good checkpoint is {last}; try a lower "
+        "--learning_rate, --clip=1, a longer warm-up or --precision=float32"
+    )
+
+
+def _stopped(number: int, plan: Plan, progress: Progress) -> StoppedBySignal:
+    where = plan.checkpoints.describe_latest()
+    return StoppedBySignal(
+        number,
+        f"stopped after {progress.epoch} of {plan.epochs} epochs"
+        f"{' and a part' if progress.sums else ''}; saved {where}; --resume continues",
+    )

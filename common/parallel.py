@@ -1,0 +1,112 @@
+"""Devices: `jit` on one, `pmap` on several, the same numbers either way.
+
+Nothing else in Athanor knows how many devices there are. The data set is copied to every
+device once; a batch is then a few rows of indices, cut over the devices, and each device
+gathers its own examples.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
+
+from common.errors import InputError
+
+AXIS = "devices"
+
+
+@dataclass(frozen=True)
+class Devices:
+    """The devices of one run.
+
+    Functions given to `compile` see the local part of arguments made by `shard`, and
+    whole copies of arguments made by `replicate`; keys are replicated too.
+    """
+
+    devices: tuple[jax.Device, ...]
+
+    @property
+    def count(self) -> int:
+        return len(self.devices)
+
+    @property
+    def axis_name(self) -> str | None:
+        """Axis for collectives, None where there is nothing to collect."""
+        return AXIS if self.count > 1 else None
+
+    def compile(self, fn: Callable[..., Any], *, donate_first: bool = False) -> Callable[..., Any]:
+        """The compiled form of `fn`; `donate_first` gives its first argument's memory away."""
+        donate = (0,) if donate_first else ()
+        if self.count == 1:
+            return jax.jit(fn, donate_argnums=donate)
+        return jax.pmap(fn, axis_name=AXIS, devices=self.devices, donate_argnums=donate)
+
+    def replicate(self, tree: Any) -> Any:
+        """A copy of every array on every device."""
+        if self.count == 1:
+            return jax.device_put(tree, self.devices[0])
+        mesh = Mesh(np.array(self.devices), (AXIS,))
+        tree = jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+
+        def stack(x: jax.Array) -> jax.Array:
+            return jnp.broadcast_to(x, (self.count, *x.shape))
+
+        split = NamedSharding(mesh, PartitionSpec(AXIS))
+        return jax.jit(lambda t: jax.tree.map(stack, t), out_shardings=split)(tree)
+
+    def abstract(self, tree: Any) -> Any:
+        """Shapes and types of `tree`, to be restored to the first device."""
+        place = SingleDeviceSharding(self.devices[0])
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), tree)
+
+    def unreplicate(self, tree: Any) -> Any:
+        """One copy of what is the same on every device."""
+        return tree if self.count == 1 else jax.tree.map(lambda x: x[0], tree)
+
+    def shard(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Cut [B, ...] into [devices, B / devices, ...]."""
+        if self.count == 1:
+            return batch
+        return {k: v.reshape(self.count, -1, *v.shape[1:]) for k, v in batch.items()}
+
+    def unshard(self, array: Any) -> np.ndarray:
+        """Undo `shard`, on the host."""
+        array = np.asarray(array)
+        return array if self.count == 1 else array.reshape(-1, *array.shape[2:])
+
+    def check_batch(self, batch_size: int) -> None:
+        """InputError unless the devices share the batch evenly."""
+        if batch_size % self.count:
+            raise InputError(
+                f"--batch_size={batch_size} does not divide over {self.count} devices: use a "
+                f"multiple of {self.count}, or fewer by --devices"
+            )
+
+    def describe(self) -> str:
+        """Such as "1 x cpu" or "8 x NVIDIA H100"."""
+        return f"{self.count} x {self.devices[0].device_kind}"
+
+
+def local_devices(count: int = 0) -> Devices:
+    """The first `count` devices of this process, all of them for 0."""
+    found = jax.local_devices()
+    if count < 0 or count > len(found):
+        raise InputError(f"--devices={count}: this machine has {len(found)}; 0 means all")
+    return Devices(tuple(found[: count or len(found)]))
+
+
+def default_is_cpu() -> bool:
+    """Whether programs run on CPUs unless told otherwise."""
+    return jax.default_backend() == "cpu"
+
+
+def fast_bfloat16(devices: Devices) -> bool:
+    """Whether bfloat16 is worth having: TPUs, and GPUs from Ampere (compute 8.0) on."""
+    device = devices.devices[0]
+    if device.platform == "tpu":
+        return True
+    return float(getattr(device, "compute_capability", 0) or 0) >= 8.0

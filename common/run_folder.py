@@ -1,0 +1,106 @@
+"""The run folder: a new one is made, an old one is resumed, nothing is overwritten.
+
+config.json      the configuration
+command.txt      what was typed, a line for each start
+inputs.json      what the weights need to be used: classes, channel statistics, ...
+checkpoints/     see common/checkpoint.py
+metrics.jsonl    a row per epoch
+tensorboard/     the same as events
+summary.json     scores, speed, command, versions; and the pictures beside it
+"""
+
+import dataclasses
+import json
+import platform
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from common import config as configs
+from common.errors import InputError
+from common.writer import say
+
+# A resumed run may find its data elsewhere and have other devices; all else is the run's.
+FREE_ON_RESUME = ("data_dir", "devices", "checkpoint_minutes")
+
+
+def default_workdir(task: str, model: str) -> Path:
+    """runs/TASK-MODEL-TIME, new."""
+    stem = f"{task}-{model}-{time.strftime('%Y%m%d-%H%M%S')}"
+    names = [stem, *(f"{stem}-{n}" for n in range(2, 100))]
+    return next(p for p in (Path("runs") / name for name in names) if not p.exists())
+
+
+def check_run(workdir: Path, config: Any, *, resume: bool) -> None:
+    """Whether the folder is new, or with `resume` perhaps this very run; it is not written.
+
+    Raises:
+        InputError: the folder holds a run and `resume` is off, or a run of another
+            configuration.
+    """
+    path = workdir / "config.json"
+    if not path.exists():
+        if resume:
+            say(f"no run in {workdir} yet: starting it")
+    elif resume:
+        check_same(configs.load(type(config), path), config)
+    else:
+        raise InputError(
+            f"--workdir={workdir} already holds a run: continue it with --resume, or choose "
+            "another folder"
+        )
+
+
+def open_run(workdir: Path, config: Any, inputs: dict[str, Any]) -> None:
+    """Make the folder of a run that `check_run` let pass, or check a resumed one's data.
+
+    Raises:
+        InputError: the run was trained on other data, or the folder cannot be written.
+    """
+    config_path, inputs_path = workdir / "config.json", workdir / "inputs.json"
+    if inputs_path.exists() and load_inputs(workdir) != inputs:
+        raise InputError(
+            f"the data differ from those that the run in {workdir} was trained on: give the "
+            "same --dataset and --data_dir"
+        )
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        configs.save(config, config_path)
+        configs.write_json(inputs_path, inputs)
+    except OSError as error:
+        raise InputError(f"--workdir={workdir} cannot be written: {error.strerror}") from None
+
+
+def check_same(saved: Any, given: Any) -> None:
+    """InputError naming the first setting in which a resumed run would differ."""
+    for name, old in dataclasses.asdict(saved).items():
+        new = getattr(given, name)
+        if new != old and name not in FREE_ON_RESUME:
+            raise InputError(
+                f"--{name}={new} differs from the run's {old}: a resumed run keeps its "
+                "settings; leave the flag out, or start another --workdir"
+            )
+
+
+def load_inputs(workdir: Path) -> dict[str, Any]:
+    """What `open_run` was given as `inputs`."""
+    path = workdir / "inputs.json"
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read, so {workdir} is no run: {error}") from None
+
+
+def note_command(workdir: Path, command: str) -> str:
+    """Add what was typed to command.txt; returns its first line, which began the run."""
+    with (workdir / "command.txt").open("a+") as file:
+        file.write(command + "\n")
+        file.seek(0)
+        return file.readline().rstrip("\n")
+
+
+def versions() -> dict[str, str]:
+    """Python and the libraries that numbers depend on."""
+    names = ("jax", "jaxlib", "flax", "optax", "numpy")
+    return {"python": platform.python_version()} | {n: metadata.version(n) for n in names}

@@ -1,0 +1,314 @@
+"""3x3 convolutions by Winograd's minimal filtering: what XLA's CPU backend lacks.
+
+One dimension: m outputs of a 3-tap filter g over m + 2 inputs d are
+
+    y = A^T [(G g) * (B^T d)]
+
+with m + 2 products in place of 3 m (A, B, G below, for m = 2 and m = 4). In two
+dimensions each matrix acts on the rows and on the columns:
+
+    U = G g G^T,   V = B^T d B,   Y = A^T [U * V] A
+
+A map is cut into h x w tiles of m x m outputs, which read overlapping tiles of m + 2. Summed
+over input channels, the product at each of the (m + 2)^2 positions is a matrix product
+[tiles, C] x [C, K]: a convolution is 16 or 36 of them, with 2.25 or 4 times fewer multiplications.
+
+The gradients follow by transposing. The map g -> Y is linear, so
+
+    dg = G^T [sum over tiles of V * (A dY A^T)] G
+
+where the sum is again a matrix product at each position, and the input's gradient is the
+convolution of dY with the kernel turned by 180 degrees, its channels swapped.
+
+The transformed tiles of a whole batch would not fit a cache: the batch is worked through
+in chunks of images, which is what makes this fast.
+
+Source: Lavin and Gray 2016, arXiv 1509.09308. Shapes: x [B, H, W, C], kernel [3, 3, C, K].
+"""
+
+from collections.abc import Sequence
+from functools import reduce
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from common.parallel import default_is_cpu
+
+Matrix = Sequence[Sequence[float]]
+
+# B^T [m + 2, m + 2], G [m + 2, 3] and A^T [m, m + 2] by the tile's size m.
+INPUT: dict[int, Matrix] = {
+    2: ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1)),
+    4: (
+        (4, 0, -5, 0, 1, 0),
+        (0, -4, -4, 1, 1, 0),
+        (0, 4, -4, -1, 1, 0),
+        (0, -2, -1, 2, 1, 0),
+        (0, 2, -1, -2, 1, 0),
+        (0, 4, 0, -5, 0, 1),
+    ),
+}
+KERNEL: dict[int, Matrix] = {
+    2: ((1, 0, 0), (1 / 2, 1 / 2, 1 / 2), (1 / 2, -1 / 2, 1 / 2), (0, 0, 1)),
+    4: (
+        (1 / 4, 0, 0),
+        (-1 / 6, -1 / 6, -1 / 6),
+        (-1 / 6, 1 / 6, -1 / 6),
+        (1 / 24, 1 / 12, 1 / 6),
+        (1 / 24, -1 / 12, 1 / 6),
+        (0, 0, 1),
+    ),
+}
+OUTPUT: dict[int, Matrix] = {
+    2: ((1, 1, 1, 0), (0, 1, -1, -1)),
+    4: (
+        (1, 1, 1, 1, 1, 0),
+        (0, 1, -1, 2, -2, 0),
+        (0, 1, 1, 4, 4, 0),
+        (0, 1, -1, 8, -8, 1),
+    ),
+}
+
+# About this much of the batch at a time keeps the transformed tiles in a 1 MiB L2 cache.
+CHUNK_PIXELS = 2048
+# With fewer channels the matrix products are too thin to pay for the transforms.
+LEAST_CHANNELS = 32
+
+
+def in_chunks(x: Array, chunk: int) -> Array:
+    """[B, ...] -> [B / chunk, chunk, ...]."""
+    return x.reshape(-1, chunk, *x.shape[1:])
+
+
+def combine(matrix: Matrix, parts: Sequence[Array]) -> list[Array]:
+    """The matrix times a column of arrays, without products by zero."""
+    terms = [[c * p for c, p in zip(row, parts, strict=True) if c] for row in matrix]
+    return [reduce(jnp.add, row) for row in terms]
+
+
+def stored(rows: Sequence[Array]) -> Array:
+    """The stacked arrays, written to memory.
+
+    Without the barrier XLA fuses the transform of the rows into that of the columns, and
+    computes each row again for every column: slower to run, and much slower to compile.
+    """
+    return lax.optimization_barrier(jnp.stack(rows))
+
+
+def input_tiles(x: Array, m: int) -> Array:
+    """V: the transformed tiles of x [n, H, W, C], as [(m + 2)^2, n h w, C]."""
+    n, height, width, channels = x.shape
+    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    # [t, n, h, W + 2, C]
+    rows = stored(combine(INPUT[m], [x[:, i : i + height - m + 1 : m] for i in range(m + 2)]))
+    tiles = combine(INPUT[m], [rows[:, :, :, j : j + width - m + 1 : m] for j in range(m + 2)])
+    return jnp.stack(tiles, 1).reshape((m + 2) ** 2, -1, channels)
+
+
+def output_map(products: Array, shape: Sequence[int], m: int) -> Array:
+    """Y: the map [n, H, W, K] of the products [(m + 2)^2, n h w, K]."""
+    n, height, width, channels = shape
+    t = m + 2
+    p = products.reshape(t, t, n, height // m, width // m, channels)
+    rows = combine(OUTPUT[m], list(p))  # m arrays [t, n, h, w, K]
+    rows = [jnp.stack(combine(OUTPUT[m], list(row)), 3) for row in rows]  # [n, h, w, m, K]
+    return jnp.stack(rows, 2).reshape(n, height, width, channels)  # from [n, h, m, w, m, K]
+
+
+def gradient_tiles(dy: Array, m: int) -> Array:
+    """A dY A^T: the gradient at the products, [(m + 2)^2, n h w, K]."""
+    n, height, width, channels = dy.shape
+    spread = np.transpose(OUTPUT[m]).tolist()
+    y = dy.reshape(n, height // m, m, width // m, m, channels)
+    rows = stored(combine(spread, [y[:, :, i] for i in range(m)]))  # [t, n, h, w, m, K]
+    tiles = combine(spread, [rows[..., j, :] for j in range(m)])
+    return jnp.stack(tiles, 1).reshape((m + 2) ** 2, -1, channels)
+
+
+def forward(x: Array, kernel: Array, m: int, chunk: int) -> Array:
+    """The convolution with tiles of m x m outputs, `chunk` images at a time (it divides B)."""
+    g = np.asarray(KERNEL[m], np.float32)
+    u = jnp.einsum("ia,jb,abck->ijck", g, g, kernel).reshape(-1, *kernel.shape[2:])
+
+    def images(x: Array) -> Array:
+        products = jnp.einsum("tnc,tck->tnk", input_tiles(x, m), u)
+        return output_map(products, (*x.shape[:3], u.shape[-1]), m)
+
+    return lax.map(images, in_chunks(x, chunk)).reshape(*x.shape[:3], -1)
+
+
+def kernel_gradient(x: Array, dy: Array, m: int, chunk: int) -> Array:
+    """The gradient [3, 3, C, K] for the kernel, from x and the gradient dy [B, H, W, K]."""
+
+    def add(total: Array, images: tuple[Array, Array]) -> tuple[Array, None]:
+        x, dy = images
+        return total + jnp.einsum("tnc,tnk->tck", input_tiles(x, m), gradient_tiles(dy, m)), None
+
+    zero = jnp.zeros(((m + 2) ** 2, x.shape[-1], dy.shape[-1]), x.dtype)
+    total, _ = lax.scan(add, zero, (in_chunks(x, chunk), in_chunks(dy, chunk)))
+    g = np.asarray(KERNEL[m], np.float32)
+    return jnp.einsum("ia,jb,ijck->abck", g, g, total.reshape(m + 2, m + 2, *total.shape[1:]))
+
+
+def conv_nhwc(x: Array, kernel: Array, stride: int, padding: Any) -> Array:
+    """XLA's own convolution."""
+    numbers = ("NHWC", "HWIO", "NHWC")
+    return lax.conv_general_dilated(x, kernel, (stride,) * 2, padding, dimension_numbers=numbers)
+
+
+def tile_size(x: Array) -> int:
+    """Tiles of 4 x 4 outputs, or of 2 x 2 where 4 does not divide the map or is all of it."""
+    height, width = x.shape[1:3]
+    return 4 if height % 4 == width % 4 == 0 and max(height, width) > 4 else 2
+
+
+def chunk_size(x: Array) -> int:
+    """Images at a time: the largest divisor of B with at most about CHUNK_PIXELS pixels."""
+    batch, height, width, _ = x.shape
+    most = min(batch, max(1, CHUNK_PIXELS // (height * width)))
+    return next(chunk for chunk in range(most, 0, -1) if batch % chunk == 0)
+
+
+@jax.custom_vjp
+def conv3x3(x: Array, kernel: Array) -> Array:
+    """The 3x3 convolution with stride 1 and padding 1: [B, H, W, C] -> [B, H, W, K].
+
+    H and W are even.
+    """
+    return forward(x, kernel, tile_size(x), chunk_size(x))
+
+
+def conv3x3_backward(saved: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
+    x, kernel = saved
+    turned = jnp.swapaxes(kernel[::-1, ::-1], 2, 3)
+    return conv3x3(dy, turned), kernel_gradient(x, dy, tile_size(x), chunk_size(x))
+
+
+conv3x3.defvjp(lambda x, kernel: (conv3x3(x, kernel), (x, kernel)), conv3x3_backward)
+
+
+@jax.custom_vjp
+def conv3x3_strided(x: Array, kernel: Array) -> Array:
+    """The 3x3 convolution with stride 2 and padding 1: [B, H, W, C] -> [B, H/2, W/2, K].
+
+    H and W are even. The forward pass is XLA's, the gradients are matrix products.
+    """
+    return conv_nhwc(x, kernel, 2, ((1, 1), (1, 1)))
+
+
+def conv3x3_strided_backward(saved: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
+    x, kernel = saved
+    inputs, outputs = kernel.shape[2:]
+
+    def patches(x: Array) -> Array:
+        """[n, H, W, C] -> [n, H/2, W/2, 9 C]."""
+        _, height, width, _ = x.shape
+        x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+        taps = [x[:, i : i + height : 2, j : j + width : 2] for i in range(3) for j in range(3)]
+        return jnp.concatenate(taps, -1)
+
+    def add(total: Array, images: tuple[Array, ...]) -> tuple[Array, None]:
+        x, dy = images
+        return total + jnp.einsum("nhwc,nhwk->ck", patches(x), dy), None
+
+    # y[i] = sum over a of x[2 i + a - 1] k[a]: an even place of x sees the tap 1 of its own y,
+    # an odd one the tap 2 of the y before it and the tap 0 of the y after it.
+    taps = (((0, 1),), ((0, 2), (1, 0)))  # (shift of y, tap) by the place's parity
+
+    def phases(dy: Array) -> Array:
+        """[n, H/2, W/2, K] -> [n, H, W, C], one product for each parity of row and column."""
+        n, height, width, _ = dy.shape
+        dy = jnp.pad(dy, ((0, 0), (0, 1), (0, 1), (0, 0)))
+
+        def phase(row: int, column: int) -> Array:
+            pairs = [(r, c) for r in taps[row] for c in taps[column]]
+            parts = [dy[:, i : i + height, j : j + width] for (i, _), (j, _) in pairs]
+            weights = [kernel[a, b].T for (_, a), (_, b) in pairs]
+            return jnp.concatenate(parts, -1) @ jnp.concatenate(weights)
+
+        rows = [jnp.stack([phase(row, 0), phase(row, 1)], 3) for row in (0, 1)]
+        return jnp.stack(rows, 2).reshape(n, 2 * height, 2 * width, inputs)
+
+    chunks = [in_chunks(a, chunk_size(x)) for a in (x, dy)]
+    dx = lax.map(phases, chunks[1]).reshape(x.shape)
+    zero = jnp.zeros((9 * inputs, outputs), x.dtype)
+    return dx, lax.scan(add, zero, tuple(chunks))[0].reshape(kernel.shape)
+
+
+conv3x3_strided.defvjp(
+    lambda x, kernel: (conv3x3_strided(x, kernel), (x, kernel)), conv3x3_strided_backward
+)
+
+
+def conv(x: Array, kernel: Array, *, stride: int, padding: Any) -> Array:
+    """The convolution [B, H, W, C] by [h, w, C, K], in the form measured to be the fastest.
+
+    Anything but even float32 maps with 1x1 or 3x3 kernels and LEAST_CHANNELS is XLA's own.
+    """
+    size = kernel.shape[0]
+    pads = {"SAME": size // 2, "VALID": 0}.get(padding) if isinstance(padding, str) else None
+    if not isinstance(padding, str) and len({p for side in padding for p in side}) == 1:
+        pads = padding[0][0]
+    if isinstance(padding, str) and stride > 1 and size > 1:
+        pads = None  # "SAME" then pads on one side only
+    suits = (
+        x.dtype == kernel.dtype == jnp.float32
+        and kernel.shape[1] == size
+        and pads == size // 2
+        and x.shape[1] % 2 == x.shape[2] % 2 == 0
+        and min(kernel.shape[2:]) >= LEAST_CHANNELS
+    )
+    match size, stride:
+        case 3, 1 if suits:
+            return conv3x3(x, kernel)
+        case 3, 2 if suits:
+            return conv3x3_strided(x, kernel)
+        case 1, 2 if suits:
+            return x[:, ::2, ::2] @ kernel[0, 0]
+        case _:
+            return conv_nhwc(x, kernel, stride, padding)
+
+
+def conv_general_dilated(
+    lhs: Array,
+    rhs: Array,
+    window_strides: Sequence[int],
+    padding: str | Sequence[tuple[int, int]],
+    lhs_dilation: Sequence[int] | None = None,
+    rhs_dilation: Sequence[int] | None = None,
+    dimension_numbers: Any = None,
+    feature_group_count: int = 1,
+    **options: Any,
+) -> Array:
+    """`lax.conv_general_dilated`, by `conv` for plain images [B, H, W, C] on a CPU.
+
+    For the field `conv_general_dilated` of `nn.Conv`.
+    """
+    numbers = lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers)
+    nhwc = (
+        lax.conv_dimension_numbers(lhs.shape, rhs.shape, ("NHWC", "HWIO", "NHWC"))
+        if lhs.ndim == 4
+        else None
+    )
+    if (
+        default_is_cpu()
+        and numbers == nhwc
+        and window_strides[0] == window_strides[1]
+        and {*(lhs_dilation or (1,)), *(rhs_dilation or (1,)), feature_group_count} == {1}
+        and all(value is None for value in options.values())
+    ):
+        return conv(lhs, rhs, stride=window_strides[0], padding=padding)
+    return lax.conv_general_dilated(
+        lhs,
+        rhs,
+        window_strides,
+        padding,
+        lhs_dilation,
+        rhs_dilation,
+        dimension_numbers,
+        feature_group_count,
+        **options,
+    )

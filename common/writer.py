@@ -1,0 +1,120 @@
+"""What a run tells: progress on the terminal, metrics.jsonl, TensorBoard events."""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any, Self
+
+# Seconds between plain progress lines where there is no terminal to draw a bar on.
+PLAIN_SECONDS = 30.0
+
+
+def say(message: str) -> None:
+    """A line for the person, at once even through a pipe."""
+    print(message, flush=True)
+
+
+def warn(message: str) -> None:
+    """A line beside the output proper."""
+    print(message, file=sys.stderr, flush=True)
+
+
+class RunWriter:
+    """Appends one row of metrics per epoch to metrics.jsonl and to TensorBoard.
+
+    `history` holds the rows, `{"epoch": 1, "step": 351, "train/loss": ..., ...}`.
+    """
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+        self._path = folder / "metrics.jsonl"
+        self.history: list[dict[str, Any]] = []
+        self._events: Any = None
+
+    def open(self, finished_epochs: int) -> None:
+        """Start writing after the rows of the epochs that are finished.
+
+        Later rows, of a run that was killed before its checkpoint, are dropped, since the
+        resumed run writes them again.
+        """
+        if self._path.exists():
+            rows = [_parse_row(line) for line in self._path.read_text().splitlines()]
+            self.history = [row for row in rows if row and row["epoch"] <= finished_epochs]
+        temporary = self._path.with_suffix(".tmp")
+        temporary.write_text("".join(json.dumps(row) + "\n" for row in self.history))
+        temporary.replace(self._path)
+        from tensorboardX import SummaryWriter
+
+        purge = self.history[-1]["step"] + 1 if self.history else 0
+        self._events = SummaryWriter(str(self._folder / "tensorboard"), purge_step=purge)
+
+    def write(self, row: dict[str, Any]) -> None:
+        """Add an epoch's row, readable by others at once."""
+        self.history.append(row)
+        with self._path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        for name, value in row.items():
+            if name not in ("epoch", "step"):
+                self._events.add_scalar(name, value, row["step"])
+        self._events.flush()
+
+    def close(self) -> None:
+        if self._events is not None:
+            self._events.close()
+
+
+def _parse_row(line: str) -> dict[str, Any] | None:
+    """A row, or None for a line that a killed process left incomplete."""
+    try:
+        row = json.loads(line)
+        return row if isinstance(row, dict) and "epoch" in row else None
+    except ValueError:
+        return None
+
+
+class EpochBar:
+    """An epoch's progress: a bar on a terminal, a line now and then elsewhere."""
+
+    def __init__(self, title: str, total: int, done: int, unit: str, scale: int):
+        """Args: total and done in steps; `scale` examples, called `unit`, make a step."""
+        self._title, self._total, self._first, self._done = title, total, done, done
+        self._unit, self._scale = unit, scale
+        self._start = self._told = time.monotonic()
+        self._bar = None
+        if sys.stderr.isatty():
+            from tqdm import tqdm
+
+            layout = (
+                "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} {remaining} left{postfix}"
+            )
+            self._bar = tqdm(
+                total=total, initial=done, desc=title, bar_format=layout, dynamic_ncols=True,
+                leave=False,
+            )  # fmt: skip
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    @property
+    def rate(self) -> float:
+        """Examples per second since the bar was made."""
+        steps = self._done - self._first
+        return steps * self._scale / max(time.monotonic() - self._start, 1e-9)
+
+    def step(self, means: dict[str, float]) -> None:
+        """One more step; `means` are of the epoch so far."""
+        self._done += 1
+        shown = ", ".join(f"{name} {value:.4f}" for name, value in means.items())
+        shown += f", {self.rate:.0f} {self._unit}/s"
+        if self._bar is not None:
+            self._bar.set_postfix_str(shown, refresh=False)
+            self._bar.update()
+        elif time.monotonic() - self._told > PLAIN_SECONDS:
+            self._told = time.monotonic()
+            left = (self._total - self._done) * self._scale / self.rate
+            say(f"{self._title} step {self._done}/{self._total} {shown}, {left:.0f} s left")

@@ -1,0 +1,110 @@
+"""Train, score, use and describe Athanor's models: flags in, a task's function called.
+
+python launch.py --task=cifar --model=resnet18
+python launch.py --task=cifar --mode=predict --run=runs/... --input=photo.png
+"""
+
+import importlib
+import os
+import shlex
+import sys
+from collections.abc import Callable
+
+from absl import flags
+
+from common.errors import DivergedError, InputError, StoppedBySignal
+
+FLAGS = flags.FLAGS
+TASKS = {"cifar": "vision.commands"}
+MODES = ("train", "eval", "predict", "describe")
+
+# Flags of the launcher; all others are fields of the task's configuration.
+flags.DEFINE_enum("task", None, list(TASKS), "What to do; `cifar` classifies 32x32 images.")
+flags.DEFINE_enum("mode", "train", MODES, "Train, score a run again, use it, or show a model.")
+flags.DEFINE_string("workdir", None, "The run folder [runs/TASK-MODEL-TIME].")
+flags.DEFINE_bool("resume", False, "Continue the run in --workdir, bit for bit (or start it).")
+flags.DEFINE_string("run", None, "Folder of a finished run, for eval and predict.")
+flags.DEFINE_multi_string("input", None, "Image or folder of images to predict; repeatable.")
+flags.DEFINE_enum("format", None, ["table", "jsonl"], "How predictions are printed [table].")
+flags.DEFINE_integer("top", None, "Classes shown for each image [3].")
+LAUNCHER = ("task", "mode", "workdir", "resume", "run", "input", "format", "top")
+
+# Defaults in brackets; None means "the configuration's".
+flags.DEFINE_string("config", None, "A named set of defaults [the model's own recipe].")
+flags.DEFINE_string("model", None, "cnn, cnn_b, resnet18/34/50/101/152, plain18/34 [cnn].")
+flags.DEFINE_string("dataset", None, "cifar10, cifar100, digits or folder [cifar10].")
+flags.DEFINE_string("data_dir", None, "Where the data set is; see the README for the forms.")
+flags.DEFINE_float("val_fraction", None, "Share of training data held out [0.1].")
+flags.DEFINE_string("augment", None, "none, standard, report_b, or operations joined by +.")
+flags.DEFINE_integer("epochs", None, "Passes over the training data.")
+flags.DEFINE_integer("batch_size", None, "Examples of a step, over all devices.")
+flags.DEFINE_string("optimizer", None, "sgd, momentum, nesterov, adam, adamw or rmsprop.")
+flags.DEFINE_float("learning_rate", None, "The peak of the schedule.")
+flags.DEFINE_string("schedule", None, "constant, step, cosine or one_cycle.")
+flags.DEFINE_float("warmup_epochs", None, "Linear warm-up before the schedule [0].")
+flags.DEFINE_float("momentum", None, "Of momentum and nesterov [0.9].")
+flags.DEFINE_float("weight_decay", None, "Decoupled, on kernels [adamw 0.01, others 0].")
+flags.DEFINE_float("l2", None, "Penalty l2 * sum(w^2) on convolution kernels.")
+flags.DEFINE_float("clip", None, "Largest global norm of the gradient; 0 is off [0].")
+flags.DEFINE_float("label_smoothing", None, "Share of a target spread over all classes [0].")
+flags.DEFINE_float("ema", None, "Decay of the weights' moving average; 0 is off [0].")
+flags.DEFINE_integer("patience", None, "Epochs without improvement until an early stop; 0: off.")
+flags.DEFINE_float("dropout", None, "Rate before the head (cnn_b: after two dense layers) [0].")
+flags.DEFINE_bool("batch_norm", None, "Batch normalisation after convolutions.")
+flags.DEFINE_string("pool", None, "max or avg.")
+flags.DEFINE_string("shortcut", None, "projection or zero_pad, for ResNets [projection].")
+flags.DEFINE_string("stem", None, "cifar or imagenet, for ResNets [cifar].")
+flags.DEFINE_float("width", None, "Multiplies every layer's channels [1].")
+flags.DEFINE_string("precision", None, "auto, float32 or bfloat16 [auto: by device].")
+flags.DEFINE_string("conv", None, "auto (fast forms on CPUs) or xla: the same values [auto].")
+flags.DEFINE_integer("seed", None, "Of split, order, initial weights and augmentation [0].")
+flags.DEFINE_integer("devices", None, "How many local devices to use; 0 is all [0].")
+flags.DEFINE_float("checkpoint_minutes", None, "Longest time between two checkpoints [10].")
+
+
+def main() -> None:
+    if {"--help", "-h", "-help"} & set(sys.argv[1:]):
+        print(f"{__doc__}\nFlags, with their defaults in brackets:\n{FLAGS.main_module_help()}")
+        return
+    try:
+        rest = FLAGS(sys.argv)[1:]
+    except flags.Error as error:
+        raise InputError(f"{' '.join(str(error).split())} (see --help)") from None
+    if rest:
+        raise InputError(f"'{rest[0]}' is not a flag: write --flag=value (see --help)")
+    if FLAGS.task is None:
+        raise InputError(f"--task is missing: choose one of {', '.join(TASKS)}")
+    own = FLAGS.get_key_flags_for_module(sys.modules[__name__])
+    settings = {f.name: f.value for f in own if f.present and f.name not in LAUNCHER}
+    launcher = {name: FLAGS[name].value for name in LAUNCHER}
+    command = shlex.join(["python", *sys.argv])
+    importlib.import_module(TASKS[FLAGS.task]).run(launcher, settings, command)
+
+
+def run_to_exit_status(program: Callable[[], None]) -> int:
+    """Call `program`; an error meant for a person becomes one line and a status."""
+    try:
+        program()
+    except InputError as error:
+        return _fail(error, 2)
+    except DivergedError as error:
+        return _fail(error, 1)
+    except StoppedBySignal as error:
+        return _fail(error, 128 + error.signal_number)
+    except KeyboardInterrupt:
+        return _fail("interrupted", 130)
+    except BrokenPipeError:  # the reader of our output, such as `head`, has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except OSError as error:
+        return _fail(error, 2)
+    return 0
+
+
+def _fail(message: object, status: int) -> int:
+    print(f"launch.py: {message}", file=sys.stderr, flush=True)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(run_to_exit_status(main))

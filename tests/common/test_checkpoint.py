@@ -1,0 +1,125 @@
+"""Checkpoints: whole states back bit for bit, the newest that can be read, clear errors."""
+
+import gc
+
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+
+from common.checkpoint import Checkpoints
+from common.errors import InputError
+from common.parallel import local_devices
+from common.state import create_state
+from tests.toy import assert_same, make_params, make_state
+
+PROGRESS = {"epoch": 2, "sums": {"loss": 0.1 + 0.2}, "best_score": None}
+
+
+def make_states(count=3, ema=True):
+    """States of steps 1 to `count`, all leaves different."""
+    state = make_state(optax.adam(0.1), ema=ema)
+    return [
+        jax.tree.map(lambda x, n=n: x + jnp.asarray(n * (x.ndim + 1), x.dtype), state)
+        for n in range(1, count + 1)
+    ]
+
+
+def abstract(state):
+    return local_devices(1).abstract(state)
+
+
+def damage(folder):
+    """Cut the largest file of a checkpoint in half."""
+    largest = max((f for f in folder.rglob("*") if f.is_file()), key=lambda f: f.stat().st_size)
+    with largest.open("r+b") as file:
+        file.truncate(largest.stat().st_size // 2)
+
+
+@pytest.mark.parametrize("ema", [False, True])
+def test_everything_comes_back_bit_for_bit(tmp_path, ema):
+    [state] = make_states(1, ema)
+    Checkpoints(tmp_path).save("best", state, PROGRESS)
+    found, progress = Checkpoints(tmp_path).restore("best", abstract(state))
+    assert_same(state, found)
+    assert progress == PROGRESS
+    assert all(leaf.devices() == {jax.devices()[0]} for leaf in jax.tree.leaves(found))
+
+
+def test_half_precision_and_an_empty_part_come_back(tmp_path):
+    params = jax.tree.map(lambda x: x.astype(jnp.bfloat16), make_params())
+    state = create_state({"params": params}, optax.sgd(0.1))
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save("latest", state, {})
+    found, progress = checkpoints.restore("latest", abstract(state))
+    assert found.batch_stats == progress == {} and found.ema is None
+    assert_same(state, found)
+
+
+def test_two_latest_are_kept_and_one_best(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    assert not checkpoints.exists() and checkpoints.describe_latest() == "none"
+    for state in make_states(4):
+        checkpoints.save("latest", state, PROGRESS)
+        checkpoints.save("best", state, PROGRESS)
+    assert sorted(p.name for p in (tmp_path / "latest").iterdir()) == ["3", "4"]
+    assert [p.name for p in (tmp_path / "best").iterdir()] == ["4"]
+    assert checkpoints.describe_latest() == str(tmp_path / "latest" / "4")
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, capsys):
+    states = make_states(2)
+    for state in states:
+        Checkpoints(tmp_path).save("latest", state, PROGRESS | {"epoch": int(state.step)})
+    damage(tmp_path / "latest" / "2")
+    found, progress = Checkpoints(tmp_path).restore("latest", abstract(states[0]))
+    assert_same(states[0], found)
+    assert progress["epoch"] == 1
+    told = capsys.readouterr().err
+    assert f"{tmp_path / 'latest' / '2'} is damaged; going on from step 1" in told
+
+
+def test_a_damaged_checkpoint_is_written_anew(tmp_path):
+    """A run that fell back comes to the damaged step again, and must not keep it."""
+    states = make_states(2)
+    for state in states:
+        Checkpoints(tmp_path).save("latest", state, PROGRESS)
+    damage(tmp_path / "latest" / "2")
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.restore("latest", abstract(states[0]))
+    checkpoints.save("latest", states[1], PROGRESS)
+    assert_same(states[1], Checkpoints(tmp_path).restore("latest", abstract(states[1]))[0])
+
+
+def test_half_written_checkpoints_do_not_count(tmp_path):
+    states = make_states(2)
+    Checkpoints(tmp_path).save("latest", states[0], PROGRESS)
+    unfinished = tmp_path / "latest" / "2.orbax-checkpoint-tmp-17"
+    unfinished.mkdir()
+    (unfinished / "state").write_text("x")
+    checkpoints = Checkpoints(tmp_path)
+    assert checkpoints.describe_latest().endswith("/latest/1")
+    assert_same(states[0], checkpoints.restore("latest", abstract(states[0]))[0])
+    checkpoints.save("latest", states[1], PROGRESS)
+    assert checkpoints.describe_latest().endswith("/latest/2")
+
+
+def test_nothing_to_restore(tmp_path):
+    [state] = make_states(1)
+    with pytest.raises(InputError, match="best holds no checkpoint: train the run first"):
+        Checkpoints(tmp_path).restore("best", abstract(state))
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of orbax
+@pytest.mark.parametrize("change", ["shape", "names"])
+def test_another_model_is_refused_and_its_weights_kept(tmp_path, change):
+    [state] = make_states(1)
+    Checkpoints(tmp_path).save("best", state, PROGRESS)
+    params = {
+        "shape": {"dense": make_params()["dense"] | {"kernel": jnp.zeros(5)}},
+        "names": {"output": make_params()["dense"]},
+    }[change]
+    with pytest.raises(InputError, match="no checkpoint in .*best fits this model"):
+        Checkpoints(tmp_path).restore("best", abstract(state.replace(params=params)))
+    gc.collect()
+    assert_same(state, Checkpoints(tmp_path).restore("best", abstract(state))[0])

@@ -1,0 +1,56 @@
+"""Dropout: what it keeps, and that the same masks are drawn on any number of devices."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from common.layers import Dropout, example_keys
+from common.parallel import local_devices
+
+KEY = jax.random.key(5)
+X = np.random.default_rng(0).normal(size=(16, 50, 8)).astype(np.float32) + 3
+
+
+def drop(x, rate, key=KEY, axis_name=None):
+    return Dropout(rate, axis_name).apply({}, x, train=True, rngs={"dropout": key})
+
+
+def test_values_are_dropped_or_scaled_up():
+    found = np.asarray(drop(X, 0.3))
+    kept = found != 0
+    np.testing.assert_allclose(found[kept], X[kept] / 0.7, rtol=1e-6)
+    # 6,400 draws: the share kept has a deviation of 0.006.
+    assert abs(kept.mean() - 0.7) < 0.03
+    assert all(0.5 < share < 0.9 for share in kept.mean(axis=(1, 2)))
+
+
+def test_examples_and_keys_have_masks_of_their_own():
+    found = np.asarray(drop(np.ones_like(X), 0.5))
+    assert len({row.tobytes() for row in found}) == len(X)
+    assert (found != drop(np.ones_like(X), 0.5, jax.random.key(6))).any()
+    np.testing.assert_array_equal(found, drop(np.ones_like(X), 0.5))
+
+
+@pytest.mark.parametrize("rate, train", [(0.5, False), (0.0, True), (0.0, False)])
+def test_nothing_is_dropped_and_no_key_needed(rate, train):
+    assert Dropout(rate).apply({}, X, train=train) is X
+
+
+def test_half_precision_stays_half():
+    assert drop(jnp.asarray(X, jnp.bfloat16), 0.5).dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize("count", [2, 8])
+def test_several_devices_draw_the_masks_of_one(count):
+    devices = local_devices(count)
+    fn = devices.compile(lambda key, batch: drop(batch["x"], 0.4, key, devices.axis_name))
+    found = devices.unshard(fn(devices.replicate(KEY), devices.shard({"x": X})))
+    np.testing.assert_array_equal(found != 0, drop(X, 0.4) != 0)
+    np.testing.assert_allclose(found, drop(X, 0.4), rtol=1e-6)
+
+
+def test_keys_are_by_the_place_in_the_whole_batch():
+    data = jax.random.key_data(example_keys(KEY, 8))
+    expected = [jax.random.key_data(jax.random.fold_in(KEY, place)) for place in range(8)]
+    np.testing.assert_array_equal(data, expected)

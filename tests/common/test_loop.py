@@ -1,0 +1,209 @@
+"""Epochs, selection, early stop, checkpoints, stop and resume: a toy run, bit for bit."""
+
+import os
+import signal
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from common.errors import DivergedError, StoppedBySignal
+from common.loop import Progress, fit
+from common.writer import RunWriter
+from tests.toy import assert_same, compiled_step, counting, make_plan
+
+TIMING = {"seconds", "steps_timed", "examples_per_second"}
+
+
+def run(folder, resume=False, **changes):
+    """`fit` as a task calls it: (last state, progress, plan)."""
+    plan, state = make_plan(folder, **changes)
+    progress = Progress()
+    if resume:
+        state, saved = plan.checkpoints.restore("latest", plan.devices.abstract(state))
+        progress = Progress(**saved)
+    state, progress = fit(plan.devices.replicate(state), plan, progress)
+    return state, progress, plan
+
+
+def untimed(row):
+    return {name: value for name, value in row.items() if name not in TIMING}
+
+
+def scores(values):
+    """An evaluation that returns one value after another."""
+    rest = iter(values)
+    return lambda state: {"val/score": next(rest)}
+
+
+def interrupted(folder, at, number, **changes):
+    """Start a run whose step `at` a signal interrupts."""
+    plan, state = make_plan(folder, **changes)
+    send = counting(plan.train_step, at, lambda: os.kill(os.getpid(), number))
+    with pytest.raises(StoppedBySignal, match="--resume continues") as stopped:
+        fit(plan.devices.replicate(state), replace(plan, train_step=send), Progress())
+    assert stopped.value.signal_number == number
+    return plan
+
+
+def test_rows_and_progress_of_a_whole_run(tmp_path):
+    state, progress, plan = run(tmp_path)
+    assert int(state.step) == 15
+    assert (progress.epoch, progress.sums, progress.steps_timed) == (3, {}, 12)
+    rows = RunWriter(tmp_path)
+    rows.open(3)
+    rows.close()
+    assert rows.history == plan.writer.history
+    assert [row["epoch"] for row in rows.history] == [1, 2, 3]
+    assert [row["step"] for row in rows.history] == [5, 10, 15]
+    losses = [row["train/loss"] for row in rows.history]
+    assert losses[0] > losses[1] and all(row["learning_rate"] == 0.05 for row in rows.history)
+    assert all(row["examples_per_second"] > 0 for row in rows.history)
+
+
+def test_the_step_is_compiled_once(tmp_path):
+    compiled_step.cache_clear()
+    assert run(tmp_path)[2].train_step._cache_size() == 1
+
+
+def test_every_epoch_has_every_row_once_in_an_order_of_its_own(tmp_path):
+    plan, state = make_plan(tmp_path)
+    seen, epochs = [], []
+
+    def watched(state, data, rows, key):
+        seen.append(rows["index"])
+        epochs.append(set(rows["epoch"]))
+        return plan.train_step(state, data, rows, key)
+
+    fit(plan.devices.replicate(state), replace(plan, train_step=watched), Progress())
+    orders = np.reshape(seen, (3, 40))
+    assert (np.sort(orders) == np.arange(40)).all()
+    assert len({order.tobytes() for order in orders}) == 3
+    assert epochs == [{epoch} for epoch in (0, 1, 2) for _ in range(5)]
+
+
+@pytest.mark.parametrize("at, number", [(7, signal.SIGINT), (15, signal.SIGTERM)])
+def test_a_stopped_run_continues_bit_for_bit(tmp_path, at, number):
+    whole, progress, plan = run(tmp_path / "whole")
+    interrupted(tmp_path / "cut", at, number)
+    state, again, cut = run(tmp_path / "cut", resume=True)
+    assert_same(whole, state)
+    assert untimed(vars(progress)) == untimed(vars(again))
+    assert list(map(untimed, plan.writer.history)) == list(map(untimed, cut.writer.history))
+
+
+def test_stopping_saves_after_the_current_step(tmp_path):
+    plan = interrupted(tmp_path, 7, signal.SIGTERM)
+    assert plan.checkpoints.describe_latest().endswith("/latest/7")
+
+
+def test_a_run_stopped_at_every_step_continues_bit_for_bit(tmp_path):
+    whole = run(tmp_path / "whole")[0]
+    for number in range(1, 16):
+        plan, state = make_plan(tmp_path / "cut")
+        progress = Progress()
+        if number > 1:
+            like = plan.devices.abstract(state)
+            state, saved = plan.checkpoints.restore("latest", like)
+            progress = Progress(**saved)
+        send = counting(plan.train_step, 1, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(StoppedBySignal):
+            fit(plan.devices.replicate(state), replace(plan, train_step=send), progress)
+    assert_same(whole, run(tmp_path / "cut", resume=True)[0])
+
+
+def test_a_second_signal_stops_at_once(tmp_path):
+    plan, state = make_plan(tmp_path)
+
+    def insist():
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    impatient = replace(plan, train_step=counting(plan.train_step, 7, insist))
+    with pytest.raises(KeyboardInterrupt):
+        fit(plan.devices.replicate(state), impatient, Progress())
+    assert plan.checkpoints.describe_latest().endswith("/latest/5")
+
+
+def test_checkpoints_between_epochs_when_time_has_passed(tmp_path):
+    class Killed(Exception):
+        pass
+
+    def kill():
+        raise Killed
+
+    plan, state = make_plan(tmp_path / "cut", checkpoint_seconds=0.0)
+    killed = replace(plan, train_step=counting(plan.train_step, 9, kill))
+    with pytest.raises(Killed):
+        fit(plan.devices.replicate(state), killed, Progress())
+    assert plan.checkpoints.describe_latest().endswith("/latest/8")
+    assert_same(run(tmp_path / "whole")[0], run(tmp_path / "cut", resume=True)[0])
+
+
+def test_the_best_epoch_is_selected_and_the_first_of_equals(tmp_path):
+    _, progress, plan = run(tmp_path, evaluate=scores([1.0, 3.0, 3.0, 2.0]), epochs=4)
+    assert (progress.best_epoch, progress.best_score, progress.epoch) == (2, 3.0, 4)
+    like = plan.devices.abstract(make_plan(tmp_path)[1])
+    best, saved = plan.checkpoints.restore("best", like)
+    assert int(best.step) == 10 and saved["best_epoch"] == saved["epoch"] == 2
+
+
+def test_without_validation_the_last_epoch_is_selected(tmp_path):
+    state, progress, plan = run(tmp_path, evaluate=lambda state: {}, select=None)
+    assert progress.best_epoch == 3
+    best, _ = plan.checkpoints.restore("best", plan.devices.abstract(make_plan(tmp_path)[1]))
+    assert_same(state, best)
+
+
+def test_patience_stops_early_also_after_a_resume(tmp_path):
+    values = [1.0, 4.0, 2.0, 3.0, 9.0]
+    _, progress, _ = run(tmp_path, evaluate=scores(values), epochs=5, patience=2)
+    assert (progress.epoch, progress.best_epoch) == (4, 2)
+    _, progress, plan = run(tmp_path, resume=True, evaluate=scores([]), epochs=5, patience=2)
+    assert (progress.epoch, len(plan.writer.history)) == (4, 4)
+
+
+def test_a_loss_that_is_no_number_names_its_step_and_the_last_good_checkpoint(tmp_path):
+    plan, state = make_plan(tmp_path)
+    calls = 0
+
+    def poisoned(*args):
+        nonlocal calls
+        calls += 1
+        state, sums = plan.train_step(*args)
+        return state, sums | {"loss": sums["loss"] * (jnp.nan if calls == 8 else 1.0)}
+
+    message = r"the loss of step 8 is not a finite number; .* is .*/latest/5; try a lower --learn"
+    with pytest.raises(DivergedError, match=message):
+        fit(plan.devices.replicate(state), replace(plan, train_step=poisoned), Progress())
+
+
+def test_weights_that_are_no_number_are_never_saved(tmp_path):
+    plan, state = make_plan(tmp_path, checkpoint_seconds=0.0)
+
+    def poisoned(*args):
+        state, sums = plan.train_step(*args)
+        bad = jax.tree.map(lambda x: x * jnp.nan, state.params)
+        return state.replace(params=bad), sums
+
+    with pytest.raises(DivergedError, match="a parameter after step 1 .* checkpoint is none"):
+        fit(plan.devices.replicate(state), replace(plan, train_step=poisoned), Progress())
+    assert not plan.checkpoints.exists()
+
+
+def test_eight_devices_run_the_same_loop(tmp_path):
+    interrupted(tmp_path / "many", 7, signal.SIGTERM, device_count=8)
+    many = run(tmp_path / "many", resume=True, device_count=8)[2]
+    one = run(tmp_path / "one")[2]
+    for a, b in zip(many.writer.history, one.writer.history, strict=True):
+        assert untimed(a) == pytest.approx(untimed(b), rel=1e-5)
+
+
+def test_a_run_may_move_from_eight_devices_to_one(tmp_path):
+    interrupted(tmp_path / "many", 7, signal.SIGTERM, device_count=8)
+    state = run(tmp_path / "many", resume=True)[0]
+    whole = run(tmp_path / "one")[0]
+    for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(whole), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5)

@@ -1,0 +1,121 @@
+"""One device and eight: arrays there and back, the same step, errors that help."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from common.batching import epoch_order, train_rows
+from common.errors import InputError
+from common.parallel import fast_bfloat16, local_devices
+from tests.toy import TX, assert_same, compiled_step, make_data, make_state
+
+COUNTS = (1, 8)
+KEY, ORDER = jax.random.key(0), epoch_order(1, 0, 40)
+
+
+@pytest.mark.parametrize("count", COUNTS)
+def test_replicate_and_back(count):
+    devices = local_devices(count)
+    tree = {"a": jnp.arange(6.0).reshape(2, 3), "b": {"c": np.int32(5)}, "none": None}
+    assert_same(devices.unreplicate(devices.replicate(tree)), jax.tree.map(jnp.asarray, tree))
+
+
+@pytest.mark.parametrize("count", COUNTS)
+def test_keys_are_replicated(count):
+    devices = local_devices(count)
+    key = devices.unreplicate(devices.replicate(jax.random.key(3)))
+    assert jax.random.key_data(key).tolist() == jax.random.key_data(jax.random.key(3)).tolist()
+
+
+@pytest.mark.parametrize("count", COUNTS)
+def test_shard_and_back(count):
+    devices = local_devices(count)
+    rows = np.random.default_rng(0).normal(size=(16, 3))
+    np.testing.assert_array_equal(devices.unshard(devices.shard({"x": rows})["x"]), rows)
+
+
+@pytest.mark.parametrize("count", COUNTS)
+def test_every_device_sees_its_part(count):
+    devices = local_devices(count)
+    rows, scale = np.arange(16.0), devices.replicate(jnp.float32(2.0))
+    double = devices.compile(lambda scale, batch: scale * batch["x"])
+    np.testing.assert_array_equal(
+        devices.unshard(double(scale, devices.shard({"x": rows}))), 2 * rows
+    )
+    assert len(scale.sharding.device_set) == count
+
+
+@pytest.mark.parametrize("count", COUNTS)
+def test_abstract_has_no_copies(count):
+    devices = local_devices(count)
+    like = devices.abstract({"x": jnp.ones((4, 2), jnp.bfloat16)})["x"]
+    assert (like.shape, like.dtype) == ((4, 2), jnp.bfloat16)
+    assert like.sharding.device_set == {devices.devices[0]}
+
+
+def take_steps(count, steps):
+    """Losses, first gradient and last state of a noisy, weighted run on `count` devices."""
+    devices, step = local_devices(count), compiled_step(count)
+    state = devices.replicate(make_state(TX, ema=True))
+    data, key = devices.replicate(make_data()), devices.replicate(KEY)
+    losses, gradient = [], None
+    for number in range(steps):
+        rows = train_rows(ORDER, number % 2, 16, 0)
+        rows["weight"][-5:] = 0  # the devices' weights differ
+        state, sums = step(state, data, devices.shard(rows), key)
+        losses.append(float(devices.unreplicate(sums)["loss"]))
+        if gradient is None:  # momentum starts as the gradient
+            gradient = jax.device_get(devices.unreplicate(state.opt_state))
+    return losses, gradient, state
+
+
+@pytest.mark.parametrize("count", COUNTS)
+def test_steps_are_compiled_once(count, caplog):
+    devices, step, rows = local_devices(count), compiled_step(count), train_rows(ORDER, 0, 16, 0)
+    state, data, key = map(devices.replicate, (make_state(TX, ema=True), make_data(), KEY))
+    state, _ = step(state, data, devices.shard(rows), key)
+    with jax.log_compiles():
+        for epoch in range(3):
+            state, _ = step(state, data, devices.shard(train_rows(ORDER, 1, 16, epoch)), key)
+    assert not [line for line in caplog.messages if "XLA compilation" in line]
+
+
+def test_one_device_and_eight_take_the_same_steps():
+    losses, gradient, state = take_steps(1, steps=20)
+    losses_8, gradient_8, state_8 = take_steps(8, steps=20)
+    np.testing.assert_allclose(losses, losses_8, rtol=1e-5)
+    for a, b in zip(jax.tree.leaves(gradient), jax.tree.leaves(gradient_8), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5)
+    for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(state_8), strict=True):
+        for copy in np.asarray(b):  # each device holds the same state
+            np.testing.assert_allclose(a, copy, rtol=1e-5)
+
+
+def test_more_devices_than_there_are():
+    with pytest.raises(InputError, match="--devices=9: this machine has 8; 0 means all"):
+        local_devices(9)
+    assert local_devices(0).count == local_devices(8).count == 8
+
+
+def test_batch_that_does_not_divide():
+    with pytest.raises(InputError, match="--batch_size=12 does not divide over 8 devices"):
+        local_devices(8).check_batch(12)
+    local_devices(8).check_batch(16)
+    local_devices(1).check_batch(7)
+
+
+def test_description_and_precision():
+    assert local_devices(8).describe() == "8 x cpu"
+    assert not fast_bfloat16(local_devices(1))
+
+
+@pytest.mark.parametrize("count", COUNTS)
+@pytest.mark.parametrize("donate", [False, True])
+def test_memory_of_the_first_argument_is_given_away_if_asked(count, donate):
+    devices = local_devices(count)
+    state, data = (devices.replicate(np.float32([n, 2, 3])) for n in (1, 4))
+    add = devices.compile(lambda state, data: state + data, donate_first=donate)
+    total = devices.unreplicate(add(state, data))
+    assert total.tolist() == [5, 4, 6]
+    assert (state.is_deleted(), data.is_deleted()) == (donate, False)

@@ -1,0 +1,106 @@
+"""A new folder is made, an old one is resumed or refused, nothing is overwritten."""
+
+import json
+import re
+from dataclasses import dataclass, replace
+
+import pytest
+
+from common import run_folder
+from common.errors import InputError
+
+INPUTS = {"classes": ["cat", "dog"], "mean": [0.1, 0.2, 1 / 3]}
+
+
+@dataclass(frozen=True)
+class Config:
+    epochs: int = 3
+    dropout: float | None = None
+    data_dir: str | None = None
+    devices: int = 0
+
+
+def test_a_new_folder_holds_what_it_was_given(tmp_path):
+    workdir = tmp_path / "runs" / "one"
+    run_folder.check_run(workdir, Config(), resume=False)
+    assert not workdir.exists()
+    run_folder.open_run(workdir, Config(dropout=0.5), INPUTS)
+    written = json.loads((workdir / "config.json").read_text())
+    assert written == {"epochs": 3, "dropout": 0.5, "data_dir": None, "devices": 0}
+    assert run_folder.load_inputs(workdir) == INPUTS
+    assert sorted(p.name for p in workdir.iterdir()) == ["config.json", "inputs.json"]
+
+
+def test_a_used_folder_is_refused_without_resume(tmp_path):
+    run_folder.open_run(tmp_path, Config(), INPUTS)
+    with pytest.raises(InputError, match=f"--workdir={tmp_path} already holds a run: .*--resume"):
+        run_folder.check_run(tmp_path, Config(), resume=False)
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_resuming_what_was_never_started_starts_it(tmp_path, exists, capsys):
+    workdir = tmp_path / "new"
+    if exists:
+        workdir.mkdir()
+    run_folder.check_run(workdir, Config(), resume=True)
+    assert f"no run in {workdir} yet" in capsys.readouterr().out
+
+
+def test_the_same_run_is_resumed_wherever_its_data_and_devices_are(tmp_path):
+    run_folder.open_run(tmp_path, Config(), INPUTS)
+    moved = Config(data_dir="/elsewhere", devices=4)
+    run_folder.check_run(tmp_path, moved, resume=True)
+    run_folder.open_run(tmp_path, moved, INPUTS)
+    assert json.loads((tmp_path / "config.json").read_text())["data_dir"] == "/elsewhere"
+
+
+@pytest.mark.parametrize("name, value", [("epochs", 5), ("dropout", 0.0)])
+def test_another_setting_is_named(tmp_path, name, value):
+    run_folder.open_run(tmp_path, Config(), INPUTS)
+    old = getattr(Config(), name)
+    with pytest.raises(InputError, match=f"--{name}={value} differs from the run's {old}"):
+        run_folder.check_run(tmp_path, replace(Config(), **{name: value}), resume=True)
+
+
+def test_other_data_are_refused(tmp_path):
+    run_folder.open_run(tmp_path, Config(), INPUTS)
+    with pytest.raises(InputError, match="the data differ from those that the run in .*was"):
+        run_folder.open_run(tmp_path, Config(), INPUTS | {"mean": [0.1, 0.2, 0.3]})
+    assert run_folder.load_inputs(tmp_path) == INPUTS
+
+
+def test_a_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="--workdir=.*/file/run cannot be written: Not a dir"):
+        run_folder.open_run(tmp_path / "file" / "run", Config(), INPUTS)
+
+
+@pytest.mark.parametrize("content", [None, "", "{"])
+def test_inputs_that_cannot_be_read(tmp_path, content):
+    if content is not None:
+        (tmp_path / "inputs.json").write_text(content)
+    with pytest.raises(InputError, match="inputs.json cannot be read, so .* is no run"):
+        run_folder.load_inputs(tmp_path)
+
+
+def test_every_command_is_kept_and_the_first_returned(tmp_path):
+    assert run_folder.note_command(tmp_path, "python launch.py --a") == "python launch.py --a"
+    assert run_folder.note_command(tmp_path, "python launch.py --b") == "python launch.py --a"
+    kept = (tmp_path / "command.txt").read_text().splitlines()
+    assert kept == ["python launch.py --a", "python launch.py --b"]
+
+
+def test_default_folders_do_not_meet(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(run_folder.time, "strftime", lambda _: "20260102-030405")
+    first = run_folder.default_workdir("cifar", "cnn")
+    assert str(first) == "runs/cifar-cnn-20260102-030405"
+    first.mkdir(parents=True)
+    second = run_folder.default_workdir("cifar", "cnn")
+    assert str(second) == "runs/cifar-cnn-20260102-030405-2"
+
+
+def test_versions_are_those_that_numbers_depend_on():
+    versions = run_folder.versions()
+    assert {"python", "jax", "jaxlib", "flax", "optax", "numpy"} == set(versions)
+    assert all(re.match(r"\d+\.\d+", version) for version in versions.values())

@@ -1,0 +1,100 @@
+"""metrics.jsonl, TensorBoard events and progress, as a person and a program read them."""
+
+import io
+import json
+import time
+
+import pytest
+from tensorboardX.proto import event_pb2
+
+from common import writer
+from common.writer import EpochBar, RunWriter
+
+ROWS = [
+    {"epoch": n, "step": 5 * n, "train/loss": 2.0 / n, "val/accuracy": n / 7} for n in (1, 2, 3)
+]
+
+
+def write(folder, rows, finished=0):
+    run = RunWriter(folder)
+    run.open(finished)
+    for row in rows:
+        run.write(row)
+    run.close()
+    return run
+
+
+def read(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def read_events(folder):
+    """{(name, step): value} in the event files: records of length, checksum, data, checksum."""
+    found = {}
+    for path in sorted((folder / "tensorboard").iterdir()):
+        file = io.BytesIO(path.read_bytes())
+        while header := file.read(12):
+            event = event_pb2.Event.FromString(file.read(int.from_bytes(header[:8], "little")))
+            file.read(4)
+            for value in event.summary.value:
+                found[value.tag, event.step] = value.simple_value
+    return found
+
+
+def test_a_row_is_on_the_disk_when_written(tmp_path):
+    run = RunWriter(tmp_path)
+    run.open(0)
+    for n, row in enumerate(ROWS, 1):
+        run.write(row)
+        assert read(tmp_path) == run.history == ROWS[:n]
+    run.close()
+
+
+def test_tensorboard_has_every_number(tmp_path):
+    write(tmp_path, ROWS)
+    expected = {
+        (name, row["step"]): pytest.approx(row[name])
+        for row in ROWS
+        for name in ("train/loss", "val/accuracy")
+    }
+    assert read_events(tmp_path) == expected
+
+
+def test_rows_after_the_checkpoint_are_written_again(tmp_path):
+    write(tmp_path, ROWS)
+    again = write(tmp_path, [ROWS[2]], finished=2)
+    assert read(tmp_path) == again.history == ROWS
+
+
+def test_a_line_cut_by_a_kill_is_dropped(tmp_path):
+    write(tmp_path, ROWS[:2])
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"epoch": 3, "st')
+    write(tmp_path, [ROWS[2]], finished=2)
+    assert read(tmp_path) == ROWS
+
+
+def test_a_new_run_starts_empty(tmp_path):
+    write(tmp_path, ROWS)
+    assert write(tmp_path, []).history == read(tmp_path) == []
+
+
+def test_plain_lines_where_there_is_no_terminal(capsys, monkeypatch):
+    now = 0.0
+    monkeypatch.setattr(writer.time, "monotonic", lambda: now)
+    with EpochBar("epoch 2/9", total=10, done=4, unit="images", scale=8) as bar:
+        for n, now in enumerate((20.0, 40.0, 60.0), 1):  # noqa: B007
+            bar.step({"loss": 1 / n})
+    # Two steps of 8 images in 40 s; four more take 80 s.
+    told = "epoch 2/9 step 6/10 loss 0.5000, 0 images/s, 80 s left"
+    assert capsys.readouterr().out.splitlines() == [told]
+
+
+def test_a_bar_on_a_terminal(capsys, monkeypatch):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    with EpochBar("epoch 2/9", total=10, done=4, unit="images", scale=8) as bar:
+        for _ in range(6):
+            bar.step({"loss": 0.25, "accuracy": 0.5})
+            time.sleep(0.03)  # it is drawn ten times a second at most
+    shown = capsys.readouterr().err
+    assert "epoch 2/9" in shown and "loss 0.2500, accuracy 0.5000" in shown and "4/10" in shown

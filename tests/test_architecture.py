@@ -1,0 +1,94 @@
+"""The one-way house: who may import whom, held by reading every import."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCES = [
+    ROOT / "launch.py",
+    *(file for part in ("common", "vision", "text") for file in (ROOT / part).rglob("*.py")),
+]
+NAMES = {file: file.relative_to(ROOT).as_posix() for file in SOURCES}
+
+
+def find_imports(file: Path) -> set[str]:
+    """Every module that a file names in an import, at the top or inside a function."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{NAMES[file]} has a relative import"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names} | {str(node.module)}
+    return found
+
+
+IMPORTS = {file: find_imports(file) for file in SOURCES}
+
+
+def importers(package: str) -> set[str]:
+    """The files that import `package` or anything inside it."""
+    return {
+        NAMES[file]
+        for file, modules in IMPORTS.items()
+        if any(module == package or module.startswith(package + ".") for module in modules)
+    }
+
+
+def test_there_is_something_to_check():
+    assert len(SOURCES) > 30 and importers("jax") and importers("common.errors")
+
+
+@pytest.mark.parametrize(
+    "package, allowed",
+    [
+        ("vision", ("vision/",)),
+        ("text", ("text/",)),
+        ("launch", ()),
+        ("tests", ()),
+        ("absl", ("launch.py",)),
+        ("tensorflow", ()),  # tensorflow-datasets imports it where it prepares data
+        ("tensorflow_datasets", ("vision/datasets.py",)),
+        ("gensim", ("text/embeddings.py",)),
+        ("orbax", ("common/checkpoint.py",)),
+        ("jax.sharding", ("common/parallel.py",)),
+    ],
+)
+def test_only_these_import(package, allowed):
+    wrong = {name for name in importers(package) if not name.startswith(allowed)}
+    assert not wrong, f"{package} is imported by {', '.join(sorted(wrong))}"
+
+
+def test_tasks_and_the_frame_are_apart():
+    assert not {n for n in importers("vision") | importers("text") if n.startswith("common/")}
+    assert not {n for n in importers("vision") if n.startswith("text/")}
+    assert not {n for n in importers("text") if n.startswith("vision/")}
+
+
+def test_only_parallel_knows_devices():
+    knowing = {"pmap", "devices", "local_devices", "device_count", "local_device_count"}
+    for file in SOURCES:
+        for node in ast.walk(ast.parse(file.read_text())):
+            if (
+                isinstance(node, ast.Attribute)
+                and isinstance(node.value, ast.Name)
+                and node.value.id == "jax"
+                and node.attr in knowing
+            ):
+                assert NAMES[file] == "common/parallel.py", f"{NAMES[file]}: jax.{node.attr}"
+
+
+def test_files_are_named_for_nouns_and_read_in_one_sitting():
+    for file in SOURCES:
+        assert file.stem not in ("utils", "util", "helpers", "misc"), NAMES[file]
+        lines = len(file.read_text().splitlines())
+        assert lines <= 350, f"{NAMES[file]} has {lines} lines"
+
+
+def test_no_pickled_artefacts():
+    """Pickle runs what a file tells it to; the original CIFAR batches are parsed instead."""
+    unsafe = {"joblib", "dill", "cloudpickle"}
+    assert not set().union(*(importers(package) for package in unsafe))
+    assert importers("pickle") <= {"vision/cifar_pickle.py"}

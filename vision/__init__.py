@@ -1,0 +1,1 @@
+"""Image classification: data, augmentation, models, training and prediction."""

@@ -1,0 +1,133 @@
+"""A classifier and what goes with it: its optimiser, its first state, its logits."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, cast
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+
+from common import optim
+from common.batching import gather, padded_rows
+from common.parallel import Devices, fast_bfloat16, local_devices
+from common.state import TrainState, create_state
+from vision import models
+from vision.config import VisionConfig
+from vision.datasets import Split
+
+# Images scored in one call: bounds the memory, changes no score.
+EVAL_BATCH = 500
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A model bound to what it was made for."""
+
+    model: nn.Module
+    classes: tuple[str, ...]
+    mean: np.ndarray  # float32 [C], of pixels in [0, 1]
+    std: np.ndarray
+    devices: Devices
+
+    @property
+    def precision(self) -> str:
+        return jnp.dtype(self.model.dtype).name
+
+    def normalise(self, images: Array) -> Array:
+        """Pixels in [0, 1], float [B, H, W, C], to zero mean and unit deviation."""
+        return (images - self.mean) / self.std
+
+    def logits_fn(self) -> Callable[[dict, dict, dict], Array]:
+        """Compiled (variables, data, rows) -> logits [B, K], on the classifier's devices."""
+
+        def logits(variables: dict, data: dict, rows: dict) -> Array:
+            images = gather(data, rows)["image"].astype(jnp.float32) / 255.0
+            found = self.model.apply(variables, self.normalise(images), train=False)
+            return cast(Array, found)
+
+        return self.devices.compile(logits)
+
+
+def make_classifier(
+    config: VisionConfig, classes: tuple[str, ...], mean: np.ndarray, std: np.ndarray
+) -> Classifier:
+    """The classifier that `config` describes. Raises InputError for what cannot be."""
+    devices = local_devices(config.devices)
+    half = config.precision == "bfloat16" or (config.precision == "auto" and fast_bfloat16(devices))
+    dtype = jnp.bfloat16 if half else jnp.float32
+    model = models.from_config(config, len(classes), dtype=dtype, axis_name=devices.axis_name)
+    return Classifier(model, classes, mean, std, devices)
+
+
+class Scorer:
+    """Logits of a split, for any state; the split is put on the devices once."""
+
+    def __init__(self, classifier: Classifier):
+        self._devices = classifier.devices
+        self._logits = classifier.logits_fn()
+
+    def score_split(self, variables: Any, split: Split) -> np.ndarray:
+        """Logits of a split by variables that are not yet on all devices."""
+        data = self.place(split.images)
+        return self.logits(self.replicate(variables), data, len(split.labels))
+
+    def replicate(self, variables: Any) -> Any:
+        """Variables on all devices."""
+        return self._devices.replicate(variables)
+
+    def place(self, images: np.ndarray) -> Any:
+        """Images uint8 [N, H, W, C] on the devices."""
+        return self._devices.replicate({"image": images})
+
+    def logits(self, variables: Any, data: Any, size: int) -> np.ndarray:
+        """Logits float32 [size, K] of the placed images, each scored once."""
+        count = self._devices.count
+        batch_size = -(-min(EVAL_BATCH, size) // count) * count
+        batches = [
+            self._logits(variables, data, self._devices.shard(rows))
+            for rows in padded_rows(size, batch_size)
+        ]
+        return np.concatenate([self._devices.unshard(b) for b in batches])[:size]
+
+
+def init_state(
+    config: VisionConfig,
+    classifier: Classifier,
+    tx: optax.GradientTransformation,
+    key: Array | None = None,
+) -> TrainState:
+    """A new state, made in one compiled call; without a key, only its shapes and types."""
+
+    def init(key: Array) -> TrainState:
+        variables = classifier.model.init(key, jnp.zeros((1, 32, 32, 3)), train=False)
+        return create_state(dict(variables), tx, ema=config.ema > 0)
+
+    if key is None:
+        return jax.eval_shape(init, jax.random.key(0))
+    # Run once, so not worth optimising: that took 6 s for `cnn` against 2 s, for the same bits.
+    return jax.jit(init, compiler_options={"xla_backend_optimization_level": 1})(key)
+
+
+def make_optimization(
+    config: VisionConfig, steps: int
+) -> tuple[optax.GradientTransformation, optax.Schedule]:
+    """Optimiser and learning rate by step, for epochs of `steps` steps."""
+    schedule = optim.make_schedule(
+        config.schedule,
+        config.learning_rate,
+        config.epochs * steps,
+        warmup_steps=round(config.warmup_epochs * steps),
+    )
+    tx = optim.make_optimizer(
+        config.optimizer,
+        schedule,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+        l2=config.l2,
+        clip=config.clip,
+    )
+    return tx, schedule

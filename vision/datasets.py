@@ -1,0 +1,298 @@
+"""Image data sets by name: found, decoded once, cached, split; uint8 in memory.
+
+`load` finds the files, decodes them (or maps what an earlier run decoded), takes a
+validation part from the training split and computes the channel statistics of the rest.
+"""
+
+import hashlib
+import importlib.util
+import io
+import json
+import os
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from common.errors import InputError
+from vision import array_cache, cifar_archives, digits, download, image_folder, tfrecord
+from vision.arrays import Arrays, Source, Split, channel_statistics, fingerprint, stratified
+
+DATASETS = ("cifar10", "cifar100", "digits", "folder")
+CLASS_COUNTS = {"cifar10": 10, "cifar100": 100}
+READERS = "1"  # to be changed when a reader gives other pixels, so that no cache outlives it
+_CIFAR_FORMS = (
+    "a tensorflow-datasets folder, the original python or binary batches (folder or .tar.gz), "
+    "or train/ and test/ with a folder of PNG or JPEG images per class"
+)
+FORMS = {
+    "cifar10": _CIFAR_FORMS,
+    "cifar100": _CIFAR_FORMS,
+    "folder": "train/ and test/ with a folder of PNG or JPEG images per class",
+}
+Log = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set ready for training.
+
+    mean and std are those of train.images / 255; val has no rows with val_fraction=0.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    train: Split
+    val: Split
+    test: Split
+    mean: np.ndarray  # float32 [C]
+    std: np.ndarray  # float32 [C]
+    source: str
+    fingerprint: str
+
+
+def load(
+    name: str,
+    *,
+    data_dir: str | None = None,
+    val_fraction: float = 0.1,
+    seed: int = 0,
+    log: Callable[[str], None] = print,
+) -> Dataset:
+    """Load the data set `name` with its train/validation split.
+
+    Args:
+        name: one of DATASETS.
+        data_dir: where to read cifar10, cifar100 or folder from.
+        val_fraction: share of each training class held out for validation, in [0, 1).
+        seed: chooses the validation rows; the test split never depends on it.
+        log: receives lines for the person at the terminal.
+
+    Raises:
+        InputError: unknown name, no data, damaged data, or a fraction that cannot be.
+    """
+    _check_arguments(name, data_dir, val_fraction, seed)
+    source = _find(name, data_dir, log)
+    cache = array_cache.folder(name, source.place)
+    identity = _identity(source)
+    cached = array_cache.read(cache, identity, log)
+    if cached is None:
+        log(f"{name}: reading {source.place}; decoded once, then kept in {cache}")
+        arrays = source.read()
+        digest = fingerprint(arrays)
+        array_cache.write(cache, identity, arrays, digest, log)
+    else:
+        arrays, digest = cached
+    train, val = _hold_out(arrays.train, val_fraction, seed)
+    split_key = f"{float(val_fraction)!r}-{seed}"
+    statistics = array_cache.read_statistics(cache, split_key, digest)
+    if statistics is None:
+        statistics = channel_statistics(train.images)
+        array_cache.write_statistics(cache, split_key, digest, statistics)
+    test = Split(np.array(arrays.test.images), np.array(arrays.test.labels))
+    return Dataset(
+        name, arrays.classes, train, val, test, *statistics, source.place, fingerprint=digest
+    )
+
+
+def _check_arguments(name: str, data_dir: str | None, val_fraction: float, seed: int) -> None:
+    if name not in DATASETS:
+        raise InputError(f"--dataset={name} is unknown: choose one of {', '.join(DATASETS)}")
+    if name == "digits" and data_dir is not None:
+        raise InputError("--data_dir is not used by --dataset=digits: leave it out")
+    if name == "folder" and data_dir is None:
+        raise InputError("--dataset=folder needs --data_dir with train/CLASS/ and test/CLASS/")
+    if not 0 <= val_fraction < 1:
+        raise InputError(f"--val_fraction={val_fraction} must be at least 0 and below 1")
+    if seed < 0:
+        raise InputError(f"--seed={seed} must not be negative")
+
+
+def _hold_out(train: Split, val_fraction: float, seed: int) -> tuple[Split, Split]:
+    """The training split as (train, validation)."""
+    kept, held = stratified(train.labels, val_fraction, seed)
+    if val_fraction and not len(held):
+        raise InputError(
+            f"--val_fraction={val_fraction} holds out no image: raise it, or give 0 for none"
+        )
+    if len(np.unique(train.labels[kept])) < len(np.unique(train.labels)):
+        raise InputError(
+            f"--val_fraction={val_fraction} leaves a class without a training image: lower it"
+        )
+    images, labels = train
+    if not len(held):
+        return Split(np.array(images), np.array(labels)), Split(images[held], labels[held])
+    return Split(images[kept], labels[kept]), Split(images[held], labels[held])
+
+
+def _identity(source: Source) -> str:
+    """A hash of the source's paths, sizes and modification times."""
+    digest = hashlib.sha256(READERS.encode())
+    for file in sorted(source.files):
+        stat = file.stat()
+        digest.update(f"{file}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+def _find(name: str, data_dir: str | None, log: Log) -> Source:
+    if name == "digits":
+        return digits.find()
+    if data_dir is None:
+        return _find_default(name, log)
+    path = Path(data_dir).expanduser()
+    if not path.exists():
+        raise InputError(f"--data_dir={data_dir} does not exist: give {FORMS[name]}")
+    found = image_folder.find(path, log) if name == "folder" else _find_cifar(name, path, log)
+    if found is None:
+        other = {"cifar10": "cifar100", "cifar100": "cifar10"}.get(name)
+        hint = f" but {other}" if other and _find_cifar(other, path, log) else ""
+        raise InputError(f"--data_dir={data_dir} holds no {name}{hint}: give {FORMS[name]}")
+    return found
+
+
+def _find_cifar(name: str, path: Path, log: Log) -> Source | None:
+    found = _find_tfds(name, path) or cifar_archives.find(name, path)
+    if found is None and (path / "train").is_dir() and (path / "test").is_dir():
+        found = image_folder.find(path, log)
+        count = image_folder.count_classes(path / "train")
+        if count != CLASS_COUNTS[name]:
+            raise InputError(
+                f"{path} has {count} class folders, {name} has {CLASS_COUNTS[name]}: "
+                "--dataset=folder takes any"
+            )
+    return found
+
+
+def _find_default(name: str, log: Log) -> Source:
+    """Among prepared tensorflow-datasets, among downloaded archives, or from the network."""
+    tfds_dir = Path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+    archives = tfds_dir / "downloads" / "manual"  # where tensorflow-datasets looks, too
+    found = _find_tfds(name, tfds_dir) or cifar_archives.find(name, archives)
+    return found or _download(name, tfds_dir, archives, log)
+
+
+def _download(name: str, tfds_dir: Path, archives: Path, log: Log) -> Source:
+    import tensorflow_datasets as tfds
+
+    [(url, registered)] = tfds.builder_cls(name).url_infos.items()
+    archive = archives / registered.filename
+    try:
+        size = int(registered.size)
+        download.fetch(url, archive, size=size, sha256=registered.checksum, log=log)
+    except download.NoConnection as error:
+        raise InputError(
+            f"{name} is neither in {tfds_dir} nor in {archives}, and {url} is out of reach "
+            f"({error}): give --data_dir with {FORMS[name]}, or use --dataset=digits, which is "
+            "embedded and needs no download"
+        ) from error
+    if _has_tensorflow():
+        try:
+            _prepare(name, tfds_dir, archives)
+        except Exception as error:  # a broken TensorFlow must not waste a download of hours
+            log(f"tensorflow-datasets could not prepare {name} ({error}): reading {archive}")
+    found = _find_tfds(name, tfds_dir) or cifar_archives.find(name, archive)
+    if found is None:
+        raise InputError(f"{archive} holds no {name}: remove it and start again")
+    return found
+
+
+def _has_tensorflow() -> bool:
+    return importlib.util.find_spec("tensorflow") is not None
+
+
+def _prepare(name: str, tfds_dir: Path, archives: Path) -> None:
+    """Have tensorflow-datasets prepare the downloaded archive; this imports TensorFlow."""
+    import tensorflow_datasets as tfds
+
+    config = tfds.download.DownloadConfig(manual_dir=archives, try_download_gcs=False)
+    builder = tfds.builder(name, data_dir=tfds_dir, file_format="array_record")
+    builder.download_and_prepare(download_config=config)
+
+
+def _find_tfds(name: str, path: Path) -> Source | None:
+    """`path` as tfds root, as the data set's folder, or as the folder of one version."""
+    infos = [path / "dataset_info.json", *path.glob("*/dataset_info.json")]
+    infos += path.glob(f"{name}/*/dataset_info.json")
+    versions = []
+    for info in infos:
+        if not info.is_file() or "incomplete" in info.parent.name:
+            continue
+        try:
+            noted = json.loads(info.read_text())
+            if noted["name"] == name:
+                numbers = [int(part) for part in re.findall(r"\d+", noted["version"])]
+                versions.append((numbers, info.parent.resolve()))
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{info} is damaged ({error}): prepare the data set again") from error
+    if not versions:
+        return None
+    folder = max(versions)[1]
+    files = tuple(file for file in folder.iterdir() if file.is_file())
+    return Source(str(folder), files, lambda: _read_tfds(folder))
+
+
+def _read_tfds(folder: Path) -> Arrays:
+    """Both splits of a prepared data set, without TensorFlow."""
+    import tensorflow_datasets as tfds
+
+    builder = tfds.builder_from_directory(folder)
+    for split in ("train", "test"):
+        if split not in builder.info.splits:
+            raise InputError(f"{folder} has no {split} split: prepare the data set again")
+    classes = tuple(builder.info.features["label"].names)
+    train, test = (_read_tfds_split(builder, split) for split in ("train", "test"))
+    return Arrays(train, test, classes)
+
+
+def _read_tfds_split(builder: Any, split: str) -> Split:
+    info = builder.info.splits[split]
+    classes = builder.info.features["label"].num_classes
+    images = np.empty((info.num_examples, 32, 32, 3), np.uint8)
+    labels = np.empty(info.num_examples, np.int32)
+    row = 0
+    for file, length in zip(info.filepaths, info.shard_lengths, strict=True):
+        end = row + length
+        try:
+            for example in _examples(builder, split, file, range(row, end)):
+                image, label = _decode(example["image"]), int(example["label"])
+                if image.shape != (32, 32, 3) or not 0 <= label < classes:
+                    raise ValueError(f"an image of shape {image.shape} with label {label}")
+                images[row], labels[row] = image, label
+                row += 1
+        except InputError:
+            raise
+        except Exception as error:  # array_record, protobuf and PIL have no error in common
+            reason = "no such file" if not Path(file).is_file() else " ".join(str(error).split())
+            at = row - (end - length)
+            raise InputError(
+                f"{file} cannot be read at record {at} of {length} ({reason}): "
+                "prepare the data set again"
+            ) from error
+        if row != end:
+            raise InputError(f"{file} holds {row - end + length} records, expected {length}")
+    return Split(images, labels)
+
+
+def _examples(builder: Any, split: str, file: Path, rows: range) -> Iterator[dict[str, Any]]:
+    """The examples of one shard, which holds these rows of the split; images still encoded."""
+    import tensorflow_datasets as tfds
+
+    decoders = {"image": tfds.decode.SkipDecoding()}
+    if builder.info.file_format == tfds.core.FileFormat.TFRECORD:
+        parse = builder.info.features.deserialize_example_np
+        for record in islice(tfrecord.read_records(Path(file)), len(rows) + 1):
+            yield parse(record, decoders=decoders)
+    else:
+        records = builder.as_data_source(split, decoders=decoders)
+        for at in range(0, len(rows), 500):  # in blocks, which array_record prefers
+            yield from records.__getitems__(list(rows[at : at + 500]))
+
+
+def _decode(encoded: bytes) -> np.ndarray:
+    from PIL import Image
+
+    return np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB"))

@@ -1,0 +1,181 @@
+"""Images in class folders, and images one by one, as uint8 RGB of one size."""
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from common.errors import InputError
+from vision.arrays import TEST_FRACTION, Arrays, Source, Split, take_test
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
+Labelled = list[tuple[Path, int]]
+
+
+def read_image(path: str | Path, size: tuple[int, int] = (32, 32)) -> np.ndarray:
+    """Read one image as RGB of `size`.
+
+    Upright by its EXIF tag, transparency over white, the largest centred part of the right
+    aspect, then PIL's bilinear resize (which averages when it shrinks). An image that has
+    the size already keeps its pixels.
+
+    Args:
+        path: any file that PIL decodes.
+        size: height and width in pixels.
+
+    Returns:
+        uint8 [H, W, 3].
+
+    Raises:
+        InputError: the file is missing or does not decode.
+    """
+    from PIL import Image, ImageOps
+
+    height, width = size
+    try:
+        with Image.open(path) as opened:
+            image = ImageOps.exif_transpose(opened)
+            if image.mode.startswith("I"):  # 16 bits: PIL would cut, not scale
+                image = Image.fromarray(_to_8_bits(np.asarray(image)))
+            if image.has_transparency_data:
+                image = image.convert("RGBA")
+                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+            image = image.convert("RGB")
+            if image.size != (width, height):
+                image = ImageOps.fit(image, (width, height), Image.Resampling.BILINEAR)
+            return np.array(image)
+    except Exception as error:  # PIL's plugins raise nearly every kind
+        reason = " ".join(str(error).split()) if Path(path).is_file() else "no such file"
+        raise InputError(
+            f"{path} does not decode as an image ({reason}): replace or remove it"
+        ) from error
+
+
+def _to_8_bits(levels: np.ndarray) -> np.ndarray:
+    """Grey levels of 16 bits as uint8: the high byte."""
+    return np.clip(levels.astype(np.float64) / 257, 0, 255).round().astype(np.uint8)
+
+
+def find_images(path: str | Path) -> list[Path]:
+    """A file as itself; of a folder the images under it, sorted.
+
+    Raises:
+        InputError: nothing there, or a folder without images.
+    """
+    path = Path(path)
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise InputError(f"{path} does not exist: give an image file or a folder of images")
+    images = _images_under(path)
+    if not images:
+        raise InputError(f"{path} holds no images ({' '.join(SUFFIXES)})")
+    return images
+
+
+def _images_under(folder: Path) -> list[Path]:
+    images = []
+    for parent, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        # A dot first marks what file managers leave behind, such as ._photo.jpg.
+        images += [
+            Path(parent, name)
+            for name in files
+            if name.lower().endswith(SUFFIXES) and not name.startswith(".")
+        ]
+    return sorted(images)
+
+
+def find(path: Path, log: Callable[[str], None]) -> Source | None:
+    """Class folders at `path`, under train/ and test/ or (to be split) directly; or None.
+
+    Raises:
+        InputError: train/ without test/ or the reverse, one class only, a class without
+            images, a class in test/ that train/ lacks.
+    """
+    if not path.is_dir():
+        return None
+    parts = [path / part for part in ("train", "test") if (path / part).is_dir()]
+    if len(parts) == 1:
+        lacking = "test" if parts[0].name == "train" else "train"
+        raise InputError(f"{path} has {parts[0].name}/ but no {lacking}/: add it")
+    if not parts and not any(_images_under(folder) for folder in _class_folders(path)):
+        return None
+    classes = [folder.name for folder in _class_folders(parts[0] if parts else path)]
+    if len(classes) < 2:
+        raise InputError(
+            f"{parts[0] if parts else path} has {len(classes)} class folders: two are the least"
+        )
+    labelled = [_labelled(part, classes) for part in parts or [path]]
+    if not parts:
+        log(
+            f"{path} has no train/ and test/: a fixed {TEST_FRACTION:.0%} of each class is the test"
+        )
+    files = tuple(file for part in labelled for file, _ in part)
+    return Source(str(path.resolve()), files, lambda: read_class_folders(labelled, tuple(classes)))
+
+
+def count_classes(folder: Path) -> int:
+    """How many class folders `folder` has."""
+    return len(_class_folders(folder))
+
+
+def _class_folders(folder: Path) -> list[Path]:
+    """The class folders by name; by number where all names are numbers."""
+    folders = [each for each in folder.iterdir() if each.is_dir() and each.name[0] != "."]
+    if all(each.name.isdecimal() for each in folders):
+        return sorted(folders, key=lambda each: (int(each.name), each.name))
+    return sorted(folders)
+
+
+def _labelled(folder: Path, classes: list[str]) -> Labelled:
+    """Every image under `folder` with its label."""
+    labelled = []
+    for each in _class_folders(folder):
+        if each.name not in classes:
+            raise InputError(
+                f"{each} is a class that train/ lacks: add its images there, or remove it"
+            )
+        images = _images_under(each)
+        if not images:
+            raise InputError(
+                f"{each} holds no images ({' '.join(SUFFIXES)}): add some or remove it"
+            )
+        labelled += [(image, classes.index(each.name)) for image in images]
+    if not labelled:
+        raise InputError(f"{folder} has no class folders with images")
+    return labelled
+
+
+def read_class_folders(
+    labelled: list[Labelled], classes: tuple[str, ...], size: tuple[int, int] = (32, 32)
+) -> Arrays:
+    """Decode the images of train and test, or of one list to be split by a fixed draw.
+
+    Args:
+        labelled: files and labels, of train and test or of all.
+        classes: names by label.
+        size: height and width in pixels.
+
+    Raises:
+        InputError: an image that does not decode.
+    """
+    splits = [_read_labelled(part, size) for part in labelled]
+    if len(splits) == 1:
+        whole = splits[0]
+        splits = list(take_test(whole))
+        if len(splits[1].labels) == 0:
+            raise InputError(
+                f"{len(whole.labels)} images are too few to take a test split from: add test/"
+            )
+    return Arrays(splits[0], splits[1], classes)
+
+
+def _read_labelled(labelled: Labelled, size: tuple[int, int]) -> Split:
+    images = np.empty((len(labelled), *size, 3), np.uint8)
+    with ThreadPoolExecutor() as pool:  # PIL decodes outside the interpreter lock
+        for row, image in enumerate(pool.map(lambda pair: read_image(pair[0], size), labelled)):
+            images[row] = image
+    return Split(images, np.array([label for _, label in labelled], np.int32))

@@ -1,0 +1,133 @@
+"""The layers of the image models; x is [B, H, W, C], channels last."""
+
+from collections.abc import Callable
+from functools import partial, reduce
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax import Array
+
+from common import winograd
+
+# He et al. 2015, arXiv 1502.01852: variance 2 / fan_out keeps the signal's size through ReLU.
+he_normal = nn.initializers.variance_scaling(2.0, "fan_out", "truncated_normal")
+
+# How convolutions are computed: `auto` takes Winograd's method on CPUs, where it was measured
+# to win; `xla` is XLA's own everywhere.
+CONVOLUTIONS = {"auto": winograd.conv_general_dilated, "xla": None}
+
+
+class Pool(nn.Module):
+    """Max or average pooling; a module so that layer tables show it.
+
+    Maps that the window does not divide are padded at the end, with nothing for the
+    maximum and with zeros, which then count, for the average (report A's "zero padding
+    of odd sizes"), or cut there with `padding="VALID"`.
+    """
+
+    kind: str = "max"
+    window: int = 2
+    stride: int = 2
+    padding: str = "SAME"
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        if self.window != self.stride:
+            pool = {"max": nn.max_pool, "avg": nn.avg_pool}[self.kind]
+            shape, strides = (self.window, self.window), (self.stride, self.stride)
+            return pool(x, shape, strides=strides, padding=self.padding)
+        # Windows that do not overlap are strided slices, joined elementwise. On CPUs the
+        # gradient of that is many times faster than XLA's select-and-scatter.
+        w = self.window
+        if self.padding == "SAME":
+            empty = -jnp.inf if self.kind == "max" else 0
+            pads = ((0, 0), (0, -x.shape[1] % w), (0, -x.shape[2] % w), (0, 0))
+            x = jnp.pad(x, pads, constant_values=empty)
+        height, width = x.shape[1] // w * w, x.shape[2] // w * w
+        slices = [x[:, i:height:w, j:width:w] for i in range(w) for j in range(w)]
+        if self.kind == "avg":
+            return reduce(jnp.add, slices) / w**2
+        return reduce(_larger, slices)
+
+
+def _larger(a: Array, b: Array) -> Array:
+    """The elementwise maximum, NaN if either is; a tie's gradient goes to `a` alone."""
+    return jnp.where((a >= b) | jnp.isnan(a), a, b)
+
+
+class GlobalPool(nn.Module):
+    """Mean (or maximum) over the whole map: [B, H, W, C] -> [B, C]."""
+
+    kind: str = "avg"
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        return x.max(axis=(1, 2)) if self.kind == "max" else x.mean(axis=(1, 2))
+
+
+class ConvNorm(nn.Module):
+    """Convolution, then batch normalisation over the batch of all devices, then ReLU.
+
+    Without batch normalisation the convolution has a bias in its place. `conv` chooses how
+    the convolution is computed: see `CONVOLUTIONS`.
+    """
+
+    channels: int
+    size: int = 3
+    stride: int = 1
+    padding: int | str = "SAME"
+    batch_norm: bool = True
+    relu: bool = True
+    conv: str = "auto"
+    kernel_init: Callable = he_normal
+    dtype: Any = jnp.float32
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool) -> Array:
+        x = nn.Conv(
+            self.channels,
+            (self.size, self.size),
+            strides=self.stride,
+            padding=self.padding,
+            use_bias=not self.batch_norm,
+            kernel_init=self.kernel_init,
+            dtype=self.dtype,
+            conv_general_dilated=CONVOLUTIONS[self.conv],
+            name="conv",
+        )(x)
+        if self.batch_norm:
+            x = nn.BatchNorm(
+                use_running_average=not train,
+                momentum=0.9,
+                epsilon=1e-5,
+                dtype=self.dtype,
+                axis_name=self.axis_name,
+                name="norm",
+            )(x)
+        return nn.relu(x) if self.relu else x
+
+
+class ZeroPadShortcut(nn.Module):
+    """Parameter-free shortcut: average pooling of the map, zeros for the new channels."""
+
+    channels: int
+    stride: int
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        if self.stride > 1:
+            x = Pool("avg", self.stride, self.stride, name="pool")(x)
+        return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, self.channels - x.shape[-1])))
+
+
+def conv_norm_of(model: Any) -> Callable[..., ConvNorm]:
+    """`ConvNorm` with the settings that a whole model shares."""
+    return partial(
+        ConvNorm,
+        batch_norm=model.batch_norm,
+        conv=model.conv,
+        dtype=model.dtype,
+        axis_name=model.axis_name,
+    )

@@ -1,0 +1,197 @@
+"""Train an image classifier and report on it."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import optax
+from jax import Array
+
+from common import run_folder
+from common.batching import gather, steps_per_epoch
+from common.checkpoint import Checkpoints
+from common.config import write_json
+from common.loop import Plan, Progress, fit
+from common.state import TrainState, count_parameters
+from common.step import LossFn, make_train_step
+from common.writer import RunWriter, say
+from vision import datasets, report, scoring
+from vision.augment import make_augment
+from vision.classifier import (
+    Classifier,
+    Scorer,
+    init_state,
+    make_classifier,
+    make_optimization,
+)
+from vision.config import VisionConfig
+from vision.datasets import Dataset
+
+
+def make_loss_fn(classifier: Classifier, augment: Callable, label_smoothing: float) -> LossFn:
+    """Cross-entropy of augmented images against smoothed, perhaps mixed, targets."""
+
+    def loss_fn(params: Any, batch_stats: Any, batch: dict, key: Array) -> tuple[Array, tuple]:
+        augment_key, dropout_key = jax.random.split(key)
+        batch = augment(augment_key, batch)
+        logits, changed = classifier.model.apply(
+            {"params": params, "batch_stats": batch_stats},
+            classifier.normalise(batch["image"]),
+            train=True,
+            mutable=["batch_stats"],
+            rngs={"dropout": dropout_key},
+        )
+        target = optax.smooth_labels(batch["target"], label_smoothing)
+        losses = optax.softmax_cross_entropy(logits, target)  # [B]
+        hits = logits.argmax(-1) == batch["target"].argmax(-1)
+        weight = batch["weight"]
+        loss = (losses * weight).sum()
+        sums = {"weight": weight.sum(), "loss": loss, "accuracy": (hits * weight).sum()}
+        return loss, (changed.get("batch_stats", {}), sums)
+
+    return loss_fn
+
+
+def load_dataset(config: VisionConfig, log: Callable[[str], None] = say) -> Dataset:
+    """The data set of a run; `log` receives lines for the person."""
+    return datasets.load(
+        config.dataset,
+        data_dir=config.data_dir,
+        val_fraction=config.val_fraction,
+        seed=config.seed,
+        log=log,
+    )
+
+
+def make_plan(
+    config: VisionConfig,
+    dataset: Dataset,
+    classifier: Classifier,
+    scorer: Scorer,
+    checkpoints: Checkpoints,
+    writer: RunWriter,
+) -> tuple[Plan, TrainState]:
+    """What `fit` needs, and the state before the first step (not yet on all devices)."""
+    devices = classifier.devices
+    devices.check_batch(config.batch_size)
+    steps = steps_per_epoch(len(dataset.train.labels), config.batch_size)
+    tx, schedule = make_optimization(config, steps)
+    augment = make_augment(config.augment, len(dataset.classes), axis_name=devices.axis_name)
+    step = make_train_step(
+        make_loss_fn(classifier, augment, config.label_smoothing),
+        tx,
+        ema_decay=config.ema,
+        axis_name=devices.axis_name,
+    )
+    init_key, train_key = jax.random.split(jax.random.key(config.seed))
+    val_images = scorer.place(dataset.val.images)
+
+    def evaluate(state: TrainState) -> dict[str, float]:
+        if not len(dataset.val.labels):
+            return {}
+        logits = scorer.logits(state.variables, val_images, len(dataset.val.labels))
+        return scoring.score(logits, dataset.val.labels, "val")
+
+    plan = Plan(
+        train_step=devices.compile(
+            lambda state, data, rows, key: step(state, gather(data, rows), key),
+            donate_first=True,
+        ),
+        data=devices.replicate({"image": dataset.train.images, "label": dataset.train.labels}),
+        size=len(dataset.train.labels),
+        key=devices.replicate(train_key),
+        evaluate=evaluate,
+        schedule=schedule,
+        devices=devices,
+        checkpoints=checkpoints,
+        writer=writer,
+        epochs=config.epochs,
+        steps_per_epoch=steps,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        select="val/accuracy" if len(dataset.val.labels) else None,
+        patience=config.patience,
+        checkpoint_seconds=config.checkpoint_minutes * 60,
+        unit="images",
+    )
+    return plan, init_state(config, classifier, tx, init_key)
+
+
+def train(config: VisionConfig, workdir: Path, *, resume: bool, command: str) -> dict[str, Any]:
+    """Train, select on validation data, score the test split once, write the run folder.
+
+    Args:
+        config: a checked configuration.
+        workdir: the run folder: new, or with `resume` perhaps that of a stopped run.
+        resume: continue from the latest checkpoint, bit for bit.
+        command: what was typed, for summary.json.
+
+    Returns:
+        The contents of summary.json.
+    """
+    run_folder.check_run(workdir, config, resume=resume)
+    dataset = load_dataset(config)
+    classifier = make_classifier(config, dataset.classes, dataset.mean, dataset.std)
+    inputs = {
+        "classes": list(dataset.classes),
+        "mean": dataset.mean.tolist(),
+        "std": dataset.std.tolist(),
+        "fingerprint": dataset.fingerprint,
+    }
+    scorer, checkpoints = Scorer(classifier), Checkpoints(workdir / "checkpoints")
+    plan, state = make_plan(config, dataset, classifier, scorer, checkpoints, RunWriter(workdir))
+    run_folder.open_run(workdir, config, inputs)
+    first_command = run_folder.note_command(workdir, command)
+    _tell_start(config, dataset, classifier, state)
+    say(f"run folder: {workdir}")
+    progress, like = Progress(), classifier.devices.abstract(state)
+    if checkpoints.exists():
+        state, saved = checkpoints.restore("latest", like)
+        progress = Progress(**saved)
+        total = config.epochs * plan.steps_per_epoch
+        say(f"resuming {workdir} after step {int(state.step)} of {total}")
+    _, progress = fit(classifier.devices.replicate(state), plan, progress)
+    best, _ = checkpoints.restore("best", like)
+    test_logits = scorer.score_split(best.variables, dataset.test)
+    summary = {
+        "task": config.task,
+        "config": config.config,
+        "model": config.model,
+        "dataset": config.dataset,
+        "augment": config.augment,
+        "seed": config.seed,
+        "epochs": progress.epoch,
+        "best_epoch": progress.best_epoch,
+        **_selected_row(plan.writer.history, progress.best_epoch),
+        **scoring.full_score(test_logits, dataset.test.labels, dataset.classes),
+        "params": count_parameters(best.params),
+        "images_per_second": progress.steps_per_second * config.batch_size,
+        "seconds": progress.seconds,
+        "command": first_command,
+        "device": classifier.devices.describe(),
+        "precision": classifier.precision,
+        "data": {"source": dataset.source, "fingerprint": dataset.fingerprint},
+        **run_folder.versions(),
+    }
+    write_json(workdir / "summary.json", summary)
+    report.draw(workdir, config, plan.writer.history, progress.best_epoch, dataset, test_logits)
+    report.tell(workdir, summary)
+    return summary
+
+
+def _selected_row(history: list[dict[str, Any]], best_epoch: int) -> dict[str, float]:
+    """Training and validation scores of the selected epoch."""
+    row = next((row for row in history if row["epoch"] == best_epoch), {})
+    return {name: row[name] for name in row if name.startswith(("train/", "val/"))}
+
+
+def _tell_start(
+    config: VisionConfig, dataset: Dataset, classifier: Classifier, state: TrainState
+) -> None:
+    sizes = [len(split.labels) for split in (dataset.train, dataset.val, dataset.test)]
+    say(f"{dataset.name} from {dataset.source}: {sizes[0]} train, {sizes[1]} val, {sizes[2]} test")
+    say(
+        f"{config.model}, {count_parameters(state.params):,} parameters, {classifier.precision}, "
+        f"on {classifier.devices.describe()}"
+    )
