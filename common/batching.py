@@ -17,6 +17,8 @@ from jax import Array
 
 from common.errors import InputError
 
+Rows = dict[str, np.ndarray]
+
 
 def steps_per_epoch(size: int, batch_size: int) -> int:
     """Whole batches in `size` examples; those left over come in another epoch's order."""
@@ -32,17 +34,23 @@ def epoch_order(seed: int, epoch: int, size: int) -> np.ndarray:
     return np.random.default_rng((seed, epoch)).permutation(size).astype(np.int32)
 
 
-def train_rows(order: np.ndarray, batch: int, batch_size: int, epoch: int) -> dict[str, np.ndarray]:
-    """Rows of the epoch's batch number `batch`."""
-    index = order[batch * batch_size : (batch + 1) * batch_size]
+def epoch_batches(seed: int, epoch: int, size: int, batch_size: int) -> list[Rows]:
+    """The rows of every batch of an epoch: whole batches of its order."""
+    order = epoch_order(seed, epoch, size)
+    steps = steps_per_epoch(size, batch_size)
+    return [train_rows(index, epoch) for index in order[: steps * batch_size].reshape(steps, -1)]
+
+
+def train_rows(index: np.ndarray, epoch: int) -> Rows:
+    """Rows of a batch of the examples `index`, int32 [B], in which every example counts."""
     return {
         "index": index,
-        "weight": np.ones(batch_size, np.float32),
-        "epoch": np.full(batch_size, epoch, np.int32),
+        "weight": np.ones(len(index), np.float32),
+        "epoch": np.full(len(index), epoch, np.int32),
     }
 
 
-def padded_rows(size: int, batch_size: int) -> Iterator[dict[str, np.ndarray]]:
+def padded_rows(size: int, batch_size: int) -> Iterator[Rows]:
     """Every row once, in order; the last batch is padded with row 0 at weight 0."""
     for start in range(0, size, batch_size):
         index = np.arange(start, start + batch_size, dtype=np.int32)

@@ -13,7 +13,7 @@ import optax
 from jax import Array
 
 from common import metrics
-from common.batching import epoch_order, train_rows
+from common.batching import Rows
 from common.checkpoint import Checkpoints
 from common.errors import DivergedError, StoppedBySignal
 from common.parallel import Devices
@@ -32,18 +32,19 @@ class Plan:
     Attributes:
         train_step: compiled, (state, data, rows, key) -> (state, sums).
         data: the training arrays, on the devices.
-        size: training examples.
+        epoch_batches: epoch, from 0 -> the rows of each of its steps; of that number alone.
         key: the key of training, on the devices.
         evaluate: state -> scores of the validation data, by name; {} without any.
         select: the score to maximise; None selects the last epoch.
         patience: epochs without a better score before an early stop; 0 is off.
         checkpoint_seconds: longest time between two checkpoints.
+        batch_size: examples of a step, on average, for the speed that is shown.
         unit: what an example is called.
     """
 
     train_step: Callable[..., tuple[TrainState, dict[str, Array]]]
     data: dict[str, Array]
-    size: int
+    epoch_batches: Callable[[int], list[Rows]]
     key: Array
     evaluate: Callable[[TrainState], dict[str, float]]
     schedule: optax.Schedule
@@ -52,8 +53,7 @@ class Plan:
     writer: RunWriter
     epochs: int
     steps_per_epoch: int
-    batch_size: int
-    seed: int
+    batch_size: float
     select: str | None
     patience: int = 0
     checkpoint_seconds: float = 600.0
@@ -69,11 +69,39 @@ class Progress:
     best_epoch: int = 0
     best_score: float | None = None
     seconds: float = 0.0  # of training steps, over all sessions of the run
-    steps_timed: int = 0  # of those seconds: the first step of a session compiles
+    steps_timed: int = 0  # in those seconds: a step that compiles is not timed
 
     @property
     def steps_per_second(self) -> float:
         return self.steps_timed / self.seconds if self.seconds else 0.0
+
+
+class _Stopwatch:
+    """Times the finished steps of a session into the progress, without those that compile:
+    the first with rows of each shape."""
+
+    def __init__(self, progress: Progress):
+        self._progress, self._last = progress, math.nan
+        self._shapes: set[tuple] = set()
+
+    def start(self) -> None:
+        """Count from the next finished step on."""
+        self._last = math.nan
+
+    def expect(self, rows: Rows) -> None:
+        """Tell the rows of the step to come."""
+        shapes = tuple(array.shape for array in rows.values())
+        if shapes not in self._shapes:
+            self._shapes.add(shapes)
+            self.start()
+
+    def tick(self) -> None:
+        """Tell that a step is finished."""
+        now = time.monotonic()
+        if not math.isnan(self._last):
+            self._progress.seconds += now - self._last
+            self._progress.steps_timed += 1
+        self._last = now
 
 
 def fit(state: TrainState, plan: Plan, progress: Progress) -> tuple[TrainState, Progress]:
@@ -93,9 +121,10 @@ def fit(state: TrainState, plan: Plan, progress: Progress) -> tuple[TrainState, 
     """
     plan.writer.open(progress.epoch)
     try:
+        clock = _Stopwatch(progress)
         with StopRequest() as stop:
             while progress.epoch < plan.epochs and not _is_stale(plan, progress):
-                state = _train_epoch(state, plan, progress, stop)
+                state = _train_epoch(state, plan, progress, clock, stop)
                 _finish_epoch(state, plan, progress)
                 if stop.number is not None:
                     raise _stopped(stop.number, plan, progress)
@@ -109,12 +138,12 @@ def _is_stale(plan: Plan, progress: Progress) -> bool:
 
 
 def _train_epoch(
-    state: TrainState, plan: Plan, progress: Progress, stop: StopRequest
+    state: TrainState, plan: Plan, progress: Progress, clock: _Stopwatch, stop: StopRequest
 ) -> TrainState:
     """The rest of the current epoch, step by step."""
     epoch, devices = progress.epoch, plan.devices
     step = int(devices.unreplicate(state.step))
-    order = epoch_order(plan.seed, epoch, plan.size)
+    batches = plan.epoch_batches(epoch)
     pending: deque[dict[str, Array]] = deque()
     title = f"epoch {epoch + 1}/{plan.epochs}"
     first = step - epoch * plan.steps_per_epoch
@@ -131,9 +160,10 @@ def _train_epoch(
             bar.step(metrics.means(progress.sums))
 
     with EpochBar(title, plan.steps_per_epoch, first, plan.unit, plan.batch_size) as bar:
-        clock = _Stopwatch(progress)
+        clock.start()
         for batch in range(first, plan.steps_per_epoch):
-            rows = train_rows(order, batch, plan.batch_size, epoch)
+            rows = batches[batch]
+            clock.expect(rows)
             state, sums = plan.train_step(state, plan.data, devices.shard(rows), plan.key)
             step += 1
             pending.append(sums)
@@ -148,21 +178,6 @@ def _train_epoch(
                     raise _stopped(stop.number, plan, progress)
         absorb(keep=0)
     return state
-
-
-class _Stopwatch:
-    """Times the finished steps of an epoch into the progress, without the first of them,
-    which may compile."""
-
-    def __init__(self, progress: Progress):
-        self._progress, self._last = progress, math.nan
-
-    def tick(self) -> None:
-        now = time.monotonic()
-        if not math.isnan(self._last):
-            self._progress.seconds += now - self._last
-            self._progress.steps_timed += 1
-        self._last = now
 
 
 def _finish_epoch(state: TrainState, plan: Plan, progress: Progress) -> None:

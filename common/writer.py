@@ -76,7 +76,7 @@ def _parse_row(line: str) -> dict[str, Any] | None:
 class EpochBar:
     """An epoch's progress: a bar on a terminal, a line now and then elsewhere."""
 
-    def __init__(self, title: str, total: int, done: int, unit: str, scale: int):
+    def __init__(self, title: str, total: int, done: int, unit: str, scale: float):
         """Args: total and done in steps; `scale` examples, called `unit`, make a step."""
         self._title, self._total, self._first, self._done = title, total, done, done
         self._unit, self._scale = unit, scale

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from common.batching import gather, steps_per_epoch
+from common.batching import epoch_batches, gather, steps_per_epoch
 from common.checkpoint import Checkpoints
 from common.layers import example_keys
 from common.loop import Plan
@@ -83,7 +83,7 @@ def make_plan(folder: Path, *, device_count: int = 1, **changes: Any) -> tuple[P
     settings: dict[str, Any] = {
         "train_step": compiled_step(device_count),
         "data": devices.replicate(make_data()),
-        "size": 40,
+        "epoch_batches": lambda epoch: epoch_batches(0, epoch, 40, 8),
         "key": devices.replicate(jax.random.key(1)),
         "evaluate": evaluate,
         "schedule": optax.constant_schedule(0.05),
@@ -93,7 +93,6 @@ def make_plan(folder: Path, *, device_count: int = 1, **changes: Any) -> tuple[P
         "epochs": 3,
         "steps_per_epoch": steps_per_epoch(40, 8),
         "batch_size": 8,
-        "seed": 0,
         "select": "val/score",
     }
     return Plan(**settings | changes), make_state(TX, ema=True)

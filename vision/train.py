@@ -9,7 +9,7 @@ import optax
 from jax import Array
 
 from common import run_folder
-from common.batching import gather, steps_per_epoch
+from common.batching import epoch_batches, gather, steps_per_epoch
 from common.checkpoint import Checkpoints
 from common.config import write_json
 from common.loop import Plan, Progress, fit
@@ -75,7 +75,8 @@ def make_plan(
     """What `fit` needs, and the state before the first step (not yet on all devices)."""
     devices = classifier.devices
     devices.check_batch(config.batch_size)
-    steps = steps_per_epoch(len(dataset.train.labels), config.batch_size)
+    size = len(dataset.train.labels)
+    steps = steps_per_epoch(size, config.batch_size)
     tx, schedule = make_optimization(config, steps)
     augment = make_augment(config.augment, len(dataset.classes), axis_name=devices.axis_name)
     step = make_train_step(
@@ -99,7 +100,7 @@ def make_plan(
             donate_first=True,
         ),
         data=devices.replicate({"image": dataset.train.images, "label": dataset.train.labels}),
-        size=len(dataset.train.labels),
+        epoch_batches=lambda epoch: epoch_batches(config.seed, epoch, size, config.batch_size),
         key=devices.replicate(train_key),
         evaluate=evaluate,
         schedule=schedule,
@@ -109,7 +110,6 @@ def make_plan(
         epochs=config.epochs,
         steps_per_epoch=steps,
         batch_size=config.batch_size,
-        seed=config.seed,
         select="val/accuracy" if len(dataset.val.labels) else None,
         patience=config.patience,
         checkpoint_seconds=config.checkpoint_minutes * 60,

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from common.batching import epoch_order, gather, padded_rows, steps_per_epoch, train_rows
+from common.batching import epoch_batches, epoch_order, gather, padded_rows, steps_per_epoch
 from common.errors import InputError
 
 
@@ -13,10 +13,8 @@ def test_order_is_a_function_of_seed_and_epoch():
 
 
 def test_an_epoch_has_no_row_twice():
-    steps = steps_per_epoch(103, 10)
-    assert steps == 10
-    order = epoch_order(0, 0, 103)
-    rows = [train_rows(order, i, 10, epoch=5) for i in range(steps)]
+    rows = epoch_batches(seed=0, epoch=5, size=103, batch_size=10)
+    assert len(rows) == steps_per_epoch(103, 10) == 10
     assert len(set(np.concatenate([r["index"] for r in rows]))) == 100
     assert all((r["epoch"] == 5).all() and (r["weight"] == 1).all() for r in rows)
 

@@ -61,7 +61,7 @@ def take_steps(count, steps):
     data, key = devices.replicate(make_data()), devices.replicate(KEY)
     losses, gradient = [], None
     for number in range(steps):
-        rows = train_rows(ORDER, number % 2, 16, 0)
+        rows = train_rows(ORDER[16 * (number % 2) :][:16], 0)
         rows["weight"][-5:] = 0  # the devices' weights differ
         state, sums = step(state, data, devices.shard(rows), key)
         losses.append(float(devices.unreplicate(sums)["loss"]))
@@ -72,12 +72,12 @@ def take_steps(count, steps):
 
 @pytest.mark.parametrize("count", COUNTS)
 def test_steps_are_compiled_once(count, caplog):
-    devices, step, rows = local_devices(count), compiled_step(count), train_rows(ORDER, 0, 16, 0)
+    devices, step, rows = local_devices(count), compiled_step(count), train_rows(ORDER[:16], 0)
     state, data, key = map(devices.replicate, (make_state(TX, ema=True), make_data(), KEY))
     state, _ = step(state, data, devices.shard(rows), key)
     with jax.log_compiles():
         for epoch in range(3):
-            state, _ = step(state, data, devices.shard(train_rows(ORDER, 1, 16, epoch)), key)
+            state, _ = step(state, data, devices.shard(train_rows(ORDER[16:32], epoch)), key)
     assert not [line for line in caplog.messages if "XLA compilation" in line]
 
 

@@ -9,7 +9,7 @@ import optax
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from common.batching import epoch_order, train_rows
+from common.batching import train_rows
 from common.checkpoint import Checkpoints
 from common.writer import RunWriter
 from vision import train as training
@@ -48,9 +48,9 @@ def prepare(folder, dataset, **flags):
 def take_steps(plan, state, steps):
     """Losses of the steps, the state after the first of them and after the last."""
     state = plan.devices.replicate(state)
-    order, losses, first = epoch_order(0, 0, plan.size), [], None
+    batches, losses, first = plan.epoch_batches(0), [], None
     for number in range(steps):
-        rows = train_rows(order, number % plan.steps_per_epoch, plan.batch_size, epoch=number)
+        rows = train_rows(batches[number % plan.steps_per_epoch]["index"], epoch=number)
         state, sums = plan.train_step(state, plan.data, plan.devices.shard(rows), plan.key)
         sums = jax.device_get(plan.devices.unreplicate(sums))
         losses.append(sums["loss"] / sums["weight"])
