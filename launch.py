@@ -1,6 +1,7 @@
 """Train, score, use and describe Athanor's models: flags in, a task's function called.
 
 python launch.py --task=cifar --model=resnet18
+python launch.py --task=aspect --crf
 python launch.py --task=cifar --mode=predict --run=runs/... --input=photo.png
 """
 
@@ -15,51 +16,81 @@ from absl import flags
 from common.errors import DivergedError, InputError, StoppedBySignal
 
 FLAGS = flags.FLAGS
-TASKS = {"cifar": "vision.commands"}
+TASKS = {"cifar": "vision.commands", "aspect": "text.commands"}
 MODES = ("train", "eval", "predict", "describe")
 
 # Flags of the launcher; all others are fields of the task's configuration.
-flags.DEFINE_enum("task", None, list(TASKS), "What to do; `cifar` classifies 32x32 images.")
+flags.DEFINE_enum("task", None, list(TASKS), "cifar: classify images; aspect: extract terms.")
 flags.DEFINE_enum("mode", "train", MODES, "Train, score a run again, use it, or show a model.")
 flags.DEFINE_string("workdir", None, "The run folder [runs/TASK-MODEL-TIME].")
 flags.DEFINE_bool("resume", False, "Continue the run in --workdir, bit for bit (or start it).")
-flags.DEFINE_string("run", None, "Folder of a finished run, for eval and predict.")
-flags.DEFINE_multi_string("input", None, "Image or folder of images to predict; repeatable.")
-flags.DEFINE_enum("format", None, ["table", "jsonl"], "How predictions are printed [table].")
-flags.DEFINE_integer("top", None, "Classes shown for each image [3].")
-LAUNCHER = ("task", "mode", "workdir", "resume", "run", "input", "format", "top")
+flags.DEFINE_multi_string("run", None, "Folder of a finished run; aspect averages several.")
+flags.DEFINE_multi_string("input", None, "What to predict: images or folders; text, file or -.")
+flags.DEFINE_string("format", None, "cifar: table or jsonl; aspect: text, jsonl or xml.")
+flags.DEFINE_integer("top", None, "cifar: classes shown for each image [3].")
+flags.DEFINE_integer("nbest", None, "aspect: taggings shown for each sentence [the best alone].")
+LAUNCHER = ("task", "mode", "workdir", "resume", "run", "input", "format", "top", "nbest")
 
 # Defaults in brackets; None means "the configuration's".
-flags.DEFINE_string("config", None, "A named set of defaults [the model's own recipe].")
-flags.DEFINE_string("model", None, "cnn, cnn_b, resnet18/34/50/101/152, plain18/34 [cnn].")
-flags.DEFINE_string("dataset", None, "cifar10, cifar100, digits or folder [cifar10].")
-flags.DEFINE_string("data_dir", None, "Where the data set is; see the README for the forms.")
-flags.DEFINE_float("val_fraction", None, "Share of training data held out [0.1].")
-flags.DEFINE_string("augment", None, "none, standard, report_b, or operations joined by +.")
+flags.DEFINE_string("config", None, "A named set of defaults [the model's own recipe; default].")
+flags.DEFINE_string("model", None, "cnn, cnn_b, resnet18/34/50/101/152, plain18/34; birnn, decnn.")
+flags.DEFINE_string("data_dir", None, "Where the data are; see the README for the forms.")
+flags.DEFINE_float("val_fraction", None, "Share of training data held out [0.1; aspect 0.05].")
 flags.DEFINE_integer("epochs", None, "Passes over the training data.")
 flags.DEFINE_integer("batch_size", None, "Examples of a step, over all devices.")
 flags.DEFINE_string("optimizer", None, "sgd, momentum, nesterov, adam, adamw or rmsprop.")
 flags.DEFINE_float("learning_rate", None, "The peak of the schedule.")
 flags.DEFINE_string("schedule", None, "constant, step, cosine or one_cycle.")
-flags.DEFINE_float("warmup_epochs", None, "Linear warm-up before the schedule [0].")
+flags.DEFINE_float("warmup_epochs", None, "Linear warm-up before the schedule [0; aspect 1].")
 flags.DEFINE_float("momentum", None, "Of momentum and nesterov [0.9].")
 flags.DEFINE_float("weight_decay", None, "Decoupled, on kernels [adamw 0.01, others 0].")
-flags.DEFINE_float("l2", None, "Penalty l2 * sum(w^2) on convolution kernels.")
-flags.DEFINE_float("clip", None, "Largest global norm of the gradient; 0 is off [0].")
-flags.DEFINE_float("label_smoothing", None, "Share of a target spread over all classes [0].")
+flags.DEFINE_float("clip", None, "Largest global norm of the gradient; 0 is off [0; aspect 5].")
 flags.DEFINE_float("ema", None, "Decay of the weights' moving average; 0 is off [0].")
 flags.DEFINE_integer("patience", None, "Epochs without improvement until an early stop; 0: off.")
-flags.DEFINE_float("dropout", None, "Rate before the head (cnn_b: after two dense layers) [0].")
+flags.DEFINE_float("dropout", None, "Before the head (cnn_b: two dense layers) [0; aspect 0.5].")
+flags.DEFINE_string("precision", None, "auto, float32 or bfloat16 [auto: by device].")
+flags.DEFINE_integer("seed", None, "Of split, order, initial weights and randomness [0].")
+flags.DEFINE_integer("devices", None, "How many local devices to use; 0 is all [0].")
+flags.DEFINE_float("checkpoint_minutes", None, "Longest time between two checkpoints [10].")
+
+# --task=cifar
+flags.DEFINE_string("dataset", None, "cifar10, cifar100, digits or folder [cifar10].")
+flags.DEFINE_string("augment", None, "none, standard, report_b, or operations joined by +.")
+flags.DEFINE_float("l2", None, "Penalty l2 * sum(w^2) on convolution kernels.")
+flags.DEFINE_float("label_smoothing", None, "Share of a target spread over all classes [0].")
 flags.DEFINE_bool("batch_norm", None, "Batch normalisation after convolutions.")
 flags.DEFINE_string("pool", None, "max or avg.")
 flags.DEFINE_string("shortcut", None, "projection or zero_pad, for ResNets [projection].")
 flags.DEFINE_string("stem", None, "cifar or imagenet, for ResNets [cifar].")
 flags.DEFINE_float("width", None, "Multiplies every layer's channels [1].")
-flags.DEFINE_string("precision", None, "auto, float32 or bfloat16 [auto: by device].")
 flags.DEFINE_string("conv", None, "auto (fast forms on CPUs) or xla: the same values [auto].")
-flags.DEFINE_integer("seed", None, "Of split, order, initial weights and augmentation [0].")
-flags.DEFINE_integer("devices", None, "How many local devices to use; 0 is all [0].")
-flags.DEFINE_float("checkpoint_minutes", None, "Longest time between two checkpoints [10].")
+
+# --task=aspect
+flags.DEFINE_string("train_file", None, "SemEval XML, CoNLL columns or JSON lines [embedded].")
+flags.DEFINE_string("val_file", None, "Validation sentences [a share of the training ones].")
+flags.DEFINE_string("test_file", None, "Test sentences.")
+flags.DEFINE_string("columns", None, "Of token and tag in CoNLL files [found].")
+flags.DEFINE_bool("merge_repeated", None, "Join equal sentences, with the terms of all.")
+flags.DEFINE_string("tokenizer", None, "words, jieba or characters [words].")
+flags.DEFINE_bool("remove_stop_words", None, "Drop English stop words, as report A did.")
+flags.DEFINE_integer("max_length", None, "Tokens kept of a sentence; 0 is all [0].")
+flags.DEFINE_string("tags", None, "bio, bioes or io (two classes) [bio].")
+flags.DEFINE_bool("crf", None, "A linear-chain CRF instead of softmax.")
+flags.DEFINE_bool("constrained", None, "Decode legal tag sequences only [true].")
+flags.DEFINE_string("cell", None, "rnn, lstm or gru [lstm].")
+flags.DEFINE_string("hidden_size", None, "Of a direction, layer by layer, as 32,16,16 [128].")
+flags.DEFINE_bool("bidirectional", None, "Read sentences both ways [true].")
+flags.DEFINE_string("merge", None, "concat or sum of the two directions [concat].")
+flags.DEFINE_string("embeddings", None, "random, word2vec, or glove and files, by commas [glove].")
+flags.DEFINE_integer("embedding_size", None, "Of random and word2vec embeddings [100].")
+flags.DEFINE_string("word2vec", None, "skip_gram or cbow, for --embeddings=word2vec.")
+flags.DEFINE_bool("train_embeddings", None, "Train the vectors as well [false; random: true].")
+flags.DEFINE_string("chars", None, "none, cnn or lstm: features from a word's characters [none].")
+flags.DEFINE_bool("word_shapes", None, "Features from capitals and digits [false].")
+flags.DEFINE_float("embedding_dropout", None, "Of what enters the first layer [0.2].")
+flags.DEFINE_float("recurrent_dropout", None, "Of the state, one mask a sentence [0].")
+flags.DEFINE_float("word_dropout", None, "Chance that a word is read as the unknown one [0].")
+flags.DEFINE_string("select", None, "best or last: the epoch whose weights are kept [best].")
 
 
 def main() -> None:

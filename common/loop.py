@@ -40,6 +40,7 @@ class Plan:
         checkpoint_seconds: longest time between two checkpoints.
         batch_size: examples of a step, on average, for the speed that is shown.
         unit: what an example is called.
+        shown: the metrics in the line that ends an epoch.
     """
 
     train_step: Callable[..., tuple[TrainState, dict[str, Array]]]
@@ -58,6 +59,7 @@ class Plan:
     patience: int = 0
     checkpoint_seconds: float = 600.0
     unit: str = "examples"
+    shown: tuple[str, ...] = ("loss", "accuracy")
 
 
 @dataclass
@@ -195,7 +197,8 @@ def _finish_epoch(state: TrainState, plan: Plan, progress: Progress) -> None:
         _save("best", state, plan, progress)
     plan.writer.write(row)
     _save("latest", state, plan, progress)
-    scores = "  ".join(f"{k} {v:.4f}" for k, v in row.items() if k.startswith(("train/", "val/")))
+    names = [f"{split}/{metric}" for split in ("train", "val") for metric in plan.shown]
+    scores = "  ".join(f"{name} {row[name]:.4f}" for name in names if name in row)
     mark = "  *best" if better and plan.select else ""
     rate = f"{row['examples_per_second']:.0f} {plan.unit}/s"
     say(f"epoch {progress.epoch}/{plan.epochs}  {scores}  {rate}{mark}")

@@ -1,0 +1,56 @@
+"""Which launcher flags go with which mode; the same rules for every task."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from common.config import load, override
+from common.errors import InputError
+
+Config = TypeVar("Config")
+
+
+def check_flags(
+    launcher: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    *,
+    used: Mapping[str, set[str]],
+    of_a_run: Mapping[str, set[str]],
+) -> None:
+    """Raise an InputError for a flag that the mode does not use, or lacks.
+
+    Args:
+        launcher: values of the launcher's own flags.
+        settings: the configuration flags that were given, by name.
+        used: the launcher flags of each mode.
+        of_a_run: for the modes that use a finished run, the settings that may be said again:
+            where the run is used now.
+    """
+    mode = launcher["mode"]
+    for name, value in launcher.items():
+        if value and name not in used[mode] | {"task", "mode"}:
+            raise InputError(f"--{name} does not go with --mode={mode}: leave it out")
+    if mode in of_a_run:
+        if not launcher["run"]:
+            raise InputError(f"--mode={mode} needs --run=FOLDER, the folder of a finished run")
+        for name in settings:
+            if name not in of_a_run[mode]:
+                raise InputError(f"--{name} is fixed by the run in --run: leave it out")
+    if mode == "train" and launcher["resume"] and not launcher["workdir"]:
+        raise InputError("--resume needs --workdir=FOLDER, the run to continue")
+
+
+def training_config(
+    launcher: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    make_config: Callable[[dict[str, Any]], Config],
+    check_config: Callable[[Config], None],
+    kind: type[Config],
+) -> Config:
+    """The configuration to train: that of the run to resume, else what the flags ask for."""
+    given = launcher["workdir"]
+    if launcher["resume"] and (Path(given) / "config.json").exists():
+        config = override(load(kind, Path(given) / "config.json"), settings)
+        check_config(config)
+        return config
+    return make_config(dict(settings))

@@ -1,0 +1,57 @@
+"""Named configurations and what wins, and one clear line for every mistake."""
+
+import pytest
+
+from common.errors import InputError
+from text.config import CONFIGS, TextConfig, make_config
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_named_configuration_is_valid(name):
+    config = make_config({"config": name})
+    assert config.config == name and config.hidden_sizes
+
+
+def test_a_flag_wins_over_a_named_configuration():
+    assert make_config({"config": "report_a"}).epochs == 20
+    config = make_config({"config": "report_a", "epochs": 3, "crf": False})
+    assert (config.epochs, config.crf, config.tokenizer) == (3, False, "jieba")
+    assert make_config({}) == TextConfig()
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        ({"config": "bset"}, "--config=bset is unknown: choose one of default, best"),
+        ({"augment": "none"}, "--augment does not belong to this task"),
+        ({"cell": "lstn"}, "--cell=lstn is unknown: choose one of rnn, lstm, gru"),
+        ({"model": "resnet18"}, "--model=resnet18 is unknown: choose one of birnn, decnn"),
+        ({"tags": "iob"}, "--tags=iob is unknown"),
+        ({"tokenizer": "spacy"}, "--tokenizer=spacy is unknown"),
+        ({"chars": "rnn"}, "--chars=rnn is unknown"),
+        ({"merge": "mean"}, "--merge=mean is unknown"),
+        ({"select": "first"}, "--select=first is unknown"),
+        ({"word2vec": "glove"}, "--word2vec=glove is unknown"),
+        ({"optimizer": "adm"}, "--optimizer=adm is unknown"),
+        ({"schedule": "linear"}, "--schedule=linear is unknown"),
+        ({"precision": "float16"}, "--precision=float16 is unknown"),
+        ({"hidden_size": "128;64"}, "--hidden_size=128;64 is no list of sizes: write 128 or"),
+        ({"hidden_size": "128,0"}, "--hidden_size=128,0 is no list"),
+        ({"epochs": 0}, "--epochs=0 is out of range"),
+        ({"batch_size": 0}, "--batch_size=0 is out of range"),
+        ({"learning_rate": 0.0}, "--learning_rate=0 is out of range"),
+        ({"dropout": 1.0}, "--dropout=1 is out of range: it must be in [0, 1)"),
+        ({"word_dropout": -0.1}, "--word_dropout=-0.1 is out of range"),
+        ({"val_fraction": 1.0}, "--val_fraction=1 is out of range"),
+        ({"max_length": -1}, "--max_length=-1 is out of range"),
+        ({"clip": -1.0}, "--clip=-1 is out of range"),
+        ({"weight_decay": -1.0}, "--weight_decay=-1 is out of range"),
+        ({"seed": -1}, "--seed=-1 is out of range"),
+        ({"momentum": 0.9}, "--momentum does not apply to --optimizer=adam"),
+        ({"patience": 2, "val_fraction": 0.0}, "--patience needs validation data"),
+    ],
+)
+def test_mistakes(flags, message):
+    with pytest.raises(InputError) as error:
+        make_config(flags)
+    assert message in str(error.value)

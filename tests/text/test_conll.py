@@ -1,0 +1,112 @@
+"""Column files: where the tokens and tags are, what the text becomes, and what is refused."""
+
+import pytest
+
+from common.errors import InputError
+from text.conll import looks_like_columns, parse
+from text.sentences import Sentence, Span
+
+
+def read(content: str, columns: str | None = None) -> tuple[Sentence, ...]:
+    return parse(content, "f.conll", columns).sentences
+
+
+@pytest.mark.parametrize(
+    "content, columns",
+    [
+        ("The O\nwine B\nlist I\n\nGood O\n", None),
+        ("\n\nThe\tO\nwine\tB-ASP\nlist\tI-ASP\n \t\n\nGood\tO", None),
+        ("The DT O\nwine NN B-A\nlist NN I-A\n\nGood JJ O\n", None),
+        ("The  DT \t O  x\nwine NN I 1\nlist NN I 2\n\nGood JJ O 0\n", None),
+        ("The O\r\nwine B\r\nlist L\r\n\r\nGood O\r\n", None),
+        ("The O\rwine B\rlist E\r\rGood O\r", None),
+        ("O The\nB-X wine\nI-X list\n\nO Good\n", "tag,token"),
+        ("O 9 The\nB-X 8 wine\nI-X 7 list\n\nO 6 Good\n", "tag pos word"),
+        ("9 The O\n8 wine B-X\n7 list E-X\n\n6 Good O\n", "1,2"),
+        ("9 The O\n8 wine B-X\n7 list E-X\n\n6 Good O\n", "1 -1"),
+        ("The O O\nwine O B\nlist O I\n\nGood B O\n", "token, other, tag"),
+    ],
+)
+def test_columns(content, columns):
+    assert read(content, columns) == (
+        Sentence("1", "The wine list", (Span(4, 13),)),
+        Sentence("2", "Good"),
+    )
+
+
+def test_the_first_column_of_tags_is_taken():
+    assert read("a B O\nb O B\n")[0].spans == (Span(0, 1),)
+    assert read("a X O\nb O B\n")[0].spans == (Span(2, 3),)
+
+
+def test_offsets_of_every_scheme_and_type():
+    text = "a bb ccc d eeee"
+    rows = zip(text.split(), ["S-X", "B-X", "I-X", "I-Y", "I-Y"], strict=True)
+    (sentence,) = read("\n".join(map(" ".join, rows)))
+    assert sentence == Sentence("1", text, (Span(0, 1), Span(2, 8), Span(9, 15)))
+    assert sentence.terms == ("a", "bb ccc", "d eeee")
+
+
+@pytest.mark.parametrize(
+    "tokens, text",
+    [
+        ("屏 幕 3 G 很 好", "屏幕3G很好"),
+        ("用 UNK 很 好 Windows Phone 8", "用UNK很好Windows Phone8"),
+        ("屏幕 很 好", "屏幕 很 好"),
+        ("a b c", "a b c"),
+    ],
+)
+def test_a_character_a_line_is_chinese_without_spaces(tokens, text):
+    tags = ["B"] + ["I"] * (len(tokens.split()) - 2) + ["O"]
+    (sentence,) = read("\n".join(map(" ".join, zip(tokens.split(), tags, strict=True))))
+    assert sentence.text == text
+    assert sentence.terms == (text[:-1].rstrip(),)
+
+
+def test_tokens_that_are_spaces():
+    assert read("好 O\n\u3000 O\n屏 B\n")[0] == Sentence("1", "好\u3000屏", (Span(2, 3),))
+    assert read("好\tO\n \tO\n屏\tB\n")[0] == Sentence("1", "好 屏", (Span(2, 3),))
+    assert read("New York\tB\nis\tO\n")[0] == Sentence("1", "New York is", (Span(0, 8),))
+
+
+def test_nothing():
+    assert read("\n \n\t\n") == ()
+
+
+@pytest.mark.parametrize(
+    "content, columns, message",
+    [
+        ("a O\n\nb B 1\n", None, "f.conll, line 3: 3 columns, but line 1 has 2: make them equal"),
+        ("a NN\nb O\n", None, "f.conll, line 1: no column after the first holds tags such as O"),
+        ("a\nb\n", None, "f.conll, line 1: no column after the first holds tags"),
+        ("a x O\nb O b-ASP\n", None, "f.conll, line 2: 'b-ASP' is no tag such as O, B or I-ASP"),
+        ("a x O\nb x B-\n", "token,-,tag", "f.conll, line 2: 'B-' is no tag such as O"),
+        ("a\tO\n\tB\n", None, "f.conll, line 2: the token is missing"),
+        ("a O\n", "token,pos", "--columns=token,pos must name a token and a tag column, as in"),
+        ("a O\n", "word token tag", "--columns=word token tag must name a token and a tag"),
+        ("a O\n", "0,1,2", "--columns=0,1,2 must name a token and a tag column, as in token,pos"),
+        ("a O\n", "0,2", "--columns=0,2 does not fit a file of 2 columns"),
+        ("a O\n", "token,pos,tag", "--columns=token,pos,tag does not fit a file of 2 columns"),
+    ],
+)
+def test_refused(content, columns, message):
+    with pytest.raises(InputError) as error:
+        read(content, columns)
+    assert str(error.value).startswith(message)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "content, expected",
+    [
+        ("a O\nb B\n", True),
+        ("a x O\n\nb x B-ASP\n", True),
+        ("a O\nb C\n", False),
+        ("a O\nb B 1\n", False),
+        ("The food is good\nO\n", False),
+        ("O\nB\n", False),
+        ("\n", False),
+    ],
+)
+def test_looks_like_columns(content, expected):
+    assert looks_like_columns(content) is expected

@@ -1,0 +1,418 @@
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.test_util import check_grads
+
+from tests.reference import (
+    Crf,
+    crf_forward,
+    crf_log_partition,
+    crf_marginals,
+    crf_paths,
+    crf_score,
+)
+from text import crf
+from text.crf import CRFParams
+
+LENGTHS = np.array([3, 0, 5, 1, 4, 2, 5], np.int32)
+LONG = np.array([5000, 4321, 1], np.int32)
+METHODS = ("scan", "parallel")
+close = np.testing.assert_allclose
+
+
+@pytest.fixture(autouse=True)
+def strict_ranks():
+    with jax.numpy_rank_promotion("raise"):
+        yield
+
+
+def make_problem(seed, K, lengths=LENGTHS, T=5):
+    """(params, emissions, tags, lengths); garbage in the padding."""
+    rng = np.random.default_rng(seed)
+    emissions = np.float32(rng.normal(size=(len(lengths), T, K)))
+    tags = rng.integers(0, K, size=(len(lengths), T), dtype=np.int32)
+    padding = np.arange(T) >= lengths[:, None]
+    emissions[padding], tags[padding] = np.nan, -7
+    params = CRFParams(*(np.float32(rng.normal(size=s)) for s in ((K, K), (K,), (K,))))
+    return params, emissions, tags, lengths
+
+
+def make_allowed(K, seed=0, share=1.0):
+    rng = np.random.default_rng(seed)
+    return CRFParams(*(rng.random(s) < share for s in ((K, K), (K,), (K,))))
+
+
+def real_steps(emissions, lengths):
+    return np.arange(emissions.shape[1]) < lengths[:, None]
+
+
+@partial(jax.jit, static_argnames="method")
+def loss_and_grads(params, emissions, tags, lengths, method="scan"):
+    def total(params, emissions):
+        losses = crf.loss(params, emissions, tags, lengths, method=method)
+        return losses.sum(), losses
+
+    (_, losses), grads = jax.value_and_grad(total, (0, 1), has_aux=True)(params, emissions)
+    return losses, *grads
+
+
+@partial(jax.jit, static_argnames="method")
+def everything(params, emissions, tags, lengths, possible, allowed, method):
+    batch, how = (params, emissions, lengths), {"allowed": allowed, "method": method}
+    tagged = (params, emissions, tags, lengths)
+    return {
+        "score": crf.score(*tagged),
+        "loss": loss_and_grads(*tagged, method),
+        "log_partition": crf.log_partition(*batch, **how),
+        "marginals": crf.marginals(*batch, **how),
+        "path": crf.path_log_probability(*tagged, **how),
+        "possible": crf.log_probability_of(*batch, possible, **how),
+        "decode": crf.decode(*batch, allowed=allowed),
+        "nbest": crf.decode_nbest(*batch, 7, allowed=allowed),
+    }
+
+
+def run(params, emissions, tags, lengths, *, possible=None, allowed=None, method="scan"):
+    """All that `text.crf` has to say, as NumPy arrays; no constraints unless given."""
+    possible = np.ones(emissions.shape, bool) if possible is None else possible
+    allowed = make_allowed(emissions.shape[2]) if allowed is None else allowed
+    found = everything(params, emissions, tags, lengths, possible, allowed, method)
+    return jax.tree.map(np.asarray, found)
+
+
+def check_same(found, expected, tolerance=1e-5):
+    jax.tree.map(lambda a, b: close(a, b, rtol=tolerance, atol=tolerance), found, expected)
+
+
+def oracles(params, emissions, tags, lengths, allowed=None):
+    """For each sentence a `Crf` and its tags."""
+    params = CRFParams(*(np.asarray(x, np.float64) for x in params))
+    if allowed is not None:
+        params = CRFParams(*(np.where(a, x, -np.inf) for x, a in zip(params, allowed, strict=True)))
+    for e, row, n in zip(np.asarray(emissions, np.float64), tags, lengths, strict=True):
+        yield Crf(*params, e[:n]), tuple(row[:n].tolist())
+
+
+def check_sentence(found, oracle, tags, possible):
+    """What `run` found for one sentence against enumeration."""
+    n, whole, paths = len(tags), crf_log_partition(oracle), crf_paths(oracle)
+    check_same(found["log_partition"], whole)
+    check_same(found["marginals"][:n], crf_marginals(oracle))
+    assert not found["marginals"][n:].any()
+    check_same(found["path"], crf_score(oracle, tags) - whole if paths else -np.inf)
+    part = crf_log_partition(oracle, possible)
+    check_same(found["possible"], part - whole if paths else -np.inf)
+
+    (best_tags, best_scores), (tags, score) = found["nbest"], found["decode"]
+    wanted = paths[:7] + [(-np.inf, (0,) * n)] * (7 - len(paths))
+    check_same(best_scores, np.array([score for score, _ in wanted]))
+    assert [tuple(row[:n]) for row in best_tags] == [tags for _, tags in wanted]
+    assert not best_tags[:, n:].any()
+    np.testing.assert_array_equal(tags, best_tags[0])
+    assert score == best_scores[0]
+
+
+@pytest.mark.parametrize("K", [1, 2, 3, 4])
+def test_equals_enumeration_of_all_tag_sequences(K):
+    problem = make_problem(K, K)
+    possible = np.random.default_rng(9).random(problem[1].shape) < 0.7
+    for allowed in (make_allowed(K), make_allowed(K, 4, 0.5), make_allowed(K, 5, 0.5)):
+        found = run(*problem, possible=possible, allowed=allowed)
+        sentences = list(oracles(*problem, allowed))
+        for b, (oracle, tags) in enumerate(sentences):
+            own = jax.tree.map(lambda x, b=b: x[b], found | {"loss": found["loss"][0]})
+            check_sentence(own, oracle, tags, possible[b])
+        free = [(crf_score(o, tags), crf_log_partition(o)) for o, tags in oracles(*problem)]
+        check_same(found["score"], np.array([score for score, _ in free]))
+        check_same(found["loss"][0], np.array([whole - score for score, whole in free]))
+        if K > 1 and not np.all([a.all() for a in allowed]):
+            assert any(len(crf_paths(o)) < K ** len(o.emissions) for o, _ in sentences)
+
+
+def test_no_path_is_allowed():
+    problem = make_problem(1, 3)
+    allowed = make_allowed(3)._replace(end=np.zeros(3, bool))
+    found = run(*problem, allowed=allowed)
+    nothing = np.where(LENGTHS > 0, -np.inf, 0)
+    for name in ("log_partition", "path", "possible"):
+        np.testing.assert_array_equal(found[name], nothing)
+    np.testing.assert_array_equal(found["decode"][1], nothing)
+    assert not found["marginals"].any() and not found["decode"][0].any()
+
+
+def test_no_constraint_is_the_default():
+    params, emissions, _, lengths = make_problem(2, 3)
+    free = jax.jit(crf.decode)(params, emissions, lengths)
+    jax.tree.map(np.testing.assert_array_equal, free, run(*make_problem(2, 3))["decode"])
+
+
+def test_zero_scores_count_the_paths():
+    params, emissions, tags, lengths = make_problem(0, 3)
+    zeros = jax.tree.map(np.zeros_like, (params, emissions))
+    close(run(*zeros, tags, lengths)["log_partition"], LENGTHS * np.log(3), rtol=1e-6)
+
+
+def test_probabilities_of_all_sequences_sum_to_one():
+    tags = np.array(list(np.ndindex(3, 3, 3, 3)), np.int32)
+    params, emissions, _, _ = make_problem(3, 3, np.array([4]), 4)
+    emissions = np.broadcast_to(emissions, (81, 4, 3))
+    losses = jax.jit(crf.loss)(params, emissions, tags, np.full(81, 4))
+    close(np.exp(-losses).sum(), 1, rtol=1e-5)
+    assert losses.min() > 0
+
+
+def test_rounding_makes_no_probability_exceed_one():
+    params, emissions, tags, lengths = make_problem(4, 3)
+    rng = np.random.default_rng(4)
+    for _ in range(20):
+        sure = np.where(np.arange(3) == tags[..., None], np.float32(rng.uniform(12, 20)), emissions)
+        found = run(params, sure, tags, lengths, possible=sure > 10)
+        assert (found["loss"][0] >= 0).all() and found["loss"][0].max() < 0.01
+        assert (found["path"] <= 0).all() and (found["possible"] <= 0).all()
+
+
+def test_padding_and_batch_change_nothing():
+    params, emissions, tags, lengths = make_problem(5, 3)
+    some = [0, 1, 3]
+    kept = np.where(np.isin(np.arange(7), some), lengths, 0)
+    losses, by_params, by_emissions = run(params, emissions, tags, kept)["loss"]
+    assert not by_emissions[~real_steps(emissions, kept)].any()
+    total = jax.tree.map(np.zeros_like, params)
+    for b in some:
+        one, n = slice(b, b + 1), lengths[b]
+        alone = loss_and_grads(params, emissions[one, :n], tags[one, :n], lengths[one])
+        check_same((alone[0][0], alone[2][0]), (losses[b], by_emissions[b, :n]))
+        total = jax.tree.map(np.add, total, alone[1])
+    check_same(total, by_params)
+
+
+def test_jit_changes_nothing():
+    params, emissions, tags, lengths = make_problem(6, 3)
+    compiled = run(params, emissions, tags, lengths)["log_partition"]
+    check_same(crf.log_partition(params, emissions, lengths), compiled)
+
+
+def test_what_the_padding_holds_changes_nothing():
+    params, emissions, tags, lengths = make_problem(6, 3)
+    clean = params, np.nan_to_num(emissions, nan=3.0), np.where(tags < 0, 1, tags), lengths
+    first = run(params, emissions, tags, lengths)
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(first["loss"]))
+    jax.tree.map(np.testing.assert_array_equal, first, run(*clean))
+
+
+def test_a_constant_added_to_a_step_changes_nothing():
+    params, emissions, tags, lengths = make_problem(7, 3)
+    moved = emissions + np.float32([0.5, -3, 100, 7, -20])[:, None]
+    first, second = run(params, emissions, tags, lengths), run(params, moved, tags, lengths)
+    for name in ("loss", "marginals", "path", "possible"):
+        check_same(first[name], second[name], 1e-4)
+
+
+def test_time_reversed_with_transposed_transitions_is_the_same():
+    params, emissions, tags, lengths = make_problem(8, 3)
+    real, rows = real_steps(emissions, lengths), np.arange(len(lengths))[:, None]
+    index = np.where(real, lengths[:, None] - 1 - np.arange(5), 0)
+    backward = CRFParams(params.transitions.T, params.end, params.start)
+    first = run(params, emissions, tags, lengths, possible=emissions > -0.5)
+    second = run(
+        *(backward, emissions[rows, index], tags[rows, index], lengths),
+        possible=emissions[rows, index] > -0.5,
+    )
+    for name in ("score", "log_partition", "path", "possible"):
+        check_same(first[name], second[name])
+    check_same(first["marginals"], second["marginals"][rows, index] * real[..., None])
+    np.testing.assert_array_equal(first["decode"][0], second["decode"][0][rows, index] * real)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_gradients(method):
+    params, emissions, tags, lengths = make_problem(9, 2, np.array([3, 0, 2]), 3)
+
+    @jax.jit
+    def mean_loss(params, emissions):
+        return crf.loss(params, emissions, tags, lengths, method=method).mean()
+
+    args = params, np.nan_to_num(emissions)
+    check_grads(mean_loss, args, order=1, modes=["rev"], atol=1e-2, rtol=1e-2)
+
+
+def test_marginals_can_be_differentiated():
+    """The second derivative of the log-partition is the covariance of the tags."""
+    params, emissions, _, lengths = make_problem(10, 2, np.array([2]), 2)
+    jacobian = jax.jit(jax.jacobian(crf.marginals, 1))(params, emissions, lengths)
+    p = crf_marginals(next(oracles(params, emissions, emissions[..., 0], lengths))[0]).ravel()
+    covariance = np.asarray(jacobian).reshape(4, 4)
+    check_same(np.diag(covariance), p * (1 - p))
+    check_same(covariance, covariance.T)
+
+
+@pytest.mark.parametrize("allowed", [make_allowed(3), make_allowed(3, 4, 0.5)])
+def test_parallel_equals_scan(allowed):
+    problem = make_problem(11, 3)
+    scan, parallel = (run(*problem, allowed=allowed, method=method) for method in METHODS)
+    check_same(parallel, scan, 1e-4)
+
+
+@pytest.mark.parametrize(
+    "on_cpu, T, K, parallel",
+    [(True, 5000, 2, False), (False, 256, 8, True), (False, 255, 8, False), (False, 256, 9, False)],
+)
+def test_auto_goes_by_device_length_and_tags(monkeypatch, on_cpu, T, K, parallel):
+    monkeypatch.setattr(crf, "default_is_cpu", lambda: on_cpu)
+    params, emissions, _, lengths = make_problem(0, K, np.array([3]), T)
+    program = str(jax.make_jaxpr(crf.log_partition)(params, emissions, lengths))
+    assert ("scan[" not in program) == parallel
+
+
+def make_large(T):
+    """Scores of 1e4 up and down, for the enumerated or the long lengths."""
+    params, emissions, tags, lengths = make_problem(13, 3, LENGTHS if T == 5 else LONG, T)
+    choice = np.random.default_rng(13).choice([-1e4, 1e4, 1e4 - 1], size=emissions.shape)
+    return (
+        CRFParams(*(np.copysign(np.float32(1e4), x) for x in params)),
+        np.float32(choice),
+        tags,
+        lengths,
+    )
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("T", [5, 5000])
+def test_large_scores_stay_finite(method, T):
+    problem = make_large(T)
+    losses, *grads = loss_and_grads(*problem, method)
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves((losses, grads)))
+    expected = [crf_forward(o) - crf_score(o, tags) for o, tags in oracles(*problem)]
+    close(losses, expected, rtol=1e-6, atol=0.05)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_five_thousand_steps_keep_their_digits(method):
+    params, emissions, *rest = make_problem(14, 3, LONG, 5000)
+    problem = params, emissions + np.float32(1e4), *rest
+    losses, _, by_emissions = loss_and_grads(*problem, method)
+    close(losses, [crf_forward(o) - crf_score(o, tags) for o, tags in oracles(*problem)], rtol=1e-5)
+    # The marginals less one at each tag: at every step they sum to 0.
+    close(by_emissions.sum(axis=-1), np.zeros((3, 5000)), atol=1e-4)
+
+
+def test_long_decoding():
+    @jax.jit
+    def decode(params, emissions, lengths):
+        tags, scores = crf.decode(params, emissions, lengths)
+        changed = tags.at[:, 17].set((tags[:, 17] + 1) % 3)
+        return tags, scores, *(crf.score(params, emissions, t, lengths) for t in (tags, changed))
+
+    params, emissions, _, lengths = make_problem(15, 3, LONG, 5000)
+    tags, scores, own, lower = decode(params, emissions, lengths)
+    close(scores, own, rtol=1e-6)
+    assert (lower < own).tolist() == [True, True, False]
+    assert not np.asarray(tags)[~real_steps(emissions, lengths)].any()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_large_scores_equal_enumeration(method):
+    problem = make_large(5)
+    found = run(*problem, method=method)
+    for marginals, (oracle, tags) in zip(found["marginals"], oracles(*problem), strict=True):
+        # float32 has three decimals left at 1e4.
+        check_same(marginals[: len(tags)], crf_marginals(oracle), 1e-3)
+    for tags, score, (oracle, _) in zip(*found["decode"], oracles(*problem), strict=True):
+        best = crf_paths(oracle)[0][0]
+        assert score == best == crf_score(oracle, tuple(tags[: len(oracle.emissions)]))
+
+
+def test_without_transitions_it_is_token_cross_entropy():
+    params, emissions, tags, lengths = make_problem(16, 3)
+    real, clean = real_steps(emissions, lengths), np.nan_to_num(emissions)
+    found = run(jax.tree.map(np.zeros_like, params), emissions, tags, lengths)
+    token = optax.softmax_cross_entropy_with_integer_labels(clean, np.where(real, tags, 0))
+    check_same(found["loss"][0], np.where(real, token, 0).sum(axis=1))
+    check_same(found["marginals"], np.asarray(jax.nn.softmax(clean)) * real[..., None])
+    np.testing.assert_array_equal(found["decode"][0], clean.argmax(-1) * real)
+
+
+def test_bfloat16_emissions_are_computed_in_float32():
+    params, emissions, tags, lengths = make_problem(17, 3)
+    low = emissions.astype(jnp.bfloat16)
+    args = params, low, tags, lengths, emissions > 0, make_allowed(3)
+    shapes = jax.eval_shape(partial(everything, method="scan"), *args)
+    by_emissions = shapes.pop("loss")[2]
+    assert by_emissions.dtype == jnp.bfloat16  # as the emissions are
+    assert {str(x.dtype) for x in jax.tree.leaves(shapes)} == {"float32", "int32"}
+    found, same = (
+        loss_and_grads(params, e, tags, lengths)[:2] for e in (low, low.astype(np.float32))
+    )
+    check_same(found, same)
+
+
+def test_ties_give_different_paths_and_no_more_than_there_are():
+    params, emissions, _, lengths = make_problem(0, 2, np.array([3, 2, 0]), 3)
+    params, emissions = jax.tree.map(np.zeros_like, (params, emissions))
+    decode = jax.jit(crf.decode_nbest, static_argnums=3)
+    tags, scores = map(np.asarray, decode(params, emissions, lengths, 11))
+    for row, score, count in zip(tags, scores, (8, 4, 1), strict=True):
+        assert len({tuple(path) for path in row[:count]}) == count
+        assert not score[:count].any() and np.isneginf(score[count:]).all()
+        assert not row[count:].any()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_infinite_scores_leave_gradients_finite(method):
+    params, emissions, tags, lengths = make_problem(18, 3)
+    params.transitions[:, 2] = emissions[4, 2, 1] = -np.inf
+    tags[0, :3], tags[4, :4] = (1, 0, 2), (2, 1, 0, 1)  # impossible, possible
+    with np.errstate(invalid="ignore"):  # NumPy, on casting the NaN of the padding
+        losses, *grads = run(params, emissions, tags, lengths, method=method)["loss"]
+    expected = [
+        crf_log_partition(o) - crf_score(o, t) for o, t in oracles(params, emissions, tags, lengths)
+    ]
+    check_same(losses, np.array(expected))
+    assert np.isinf(losses[0]) and np.isfinite(losses[4])
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(grads))
+
+
+@pytest.mark.parametrize(
+    "shape, method",
+    [((0, 3, 2), "scan"), ((2, 0, 2), "scan"), ((2, 0, 2), "parallel"), ((1, 1, 1), "parallel")],
+)
+def test_empty_batches_and_empty_sentences(shape, method):
+    B, T, K = shape
+    found = run(*make_problem(19, K, np.full(B, T), T), method=method)
+    assert found["loss"][2].shape == found["marginals"].shape == shape
+    assert (found["marginals"] == 1).all() and not found["loss"][0].any()
+    assert found["nbest"][0].shape == (B, 7, T) and found["nbest"][1].shape == (B, 7)
+    assert np.isfinite(found["decode"][1]).all()
+
+
+GOOD = dict(zip(("params", "emissions", "tags", "lengths"), make_problem(20, 3), strict=True))
+
+
+@pytest.mark.parametrize(
+    "function, wrong, message",
+    [
+        ("loss", {"emissions": np.zeros((7, 5))}, r"emissions: expected \[B, T, K\].*\[7, 5\]"),
+        ("loss", {"emissions": np.zeros((7, 5, 0))}, "K at least 1"),
+        ("loss", {"emissions": np.zeros((7, 5, 3), np.int32)}, "emissions: expected float.*int32"),
+        ("loss", {"emissions": np.zeros((7, 5, 4))}, r"transitions: .*\[4, 4\], got .*\[3, 3\]"),
+        ("score", {"tags": np.zeros((7, 4), int)}, r"tags: .*\[7, 5\], got int64 \[7, 4\]"),
+        ("score", {"tags": np.zeros((7, 5))}, "tags: expected integer.*got float64"),
+        ("score", {"lengths": np.zeros(6, int)}, r"lengths: .*\[7\], got int64 \[6\]"),
+        ("score", {"lengths": np.ones((7, 5), bool)}, "lengths: expected integer.*got bool"),
+        ("decode", {"allowed": make_allowed(2)}, r"allowed.transitions: .*\[3, 3\], got bool \[2"),
+        ("decode", {"allowed": GOOD["params"]}, "allowed.transitions: expected bool"),
+        ("decode_nbest", {"n": 0}, "n: expected at least 1, got 0"),
+        ("marginals", {"method": "fast"}, "expected one of auto, scan, parallel, got 'fast'"),
+        ("log_probability_of", {"possible": np.ones((7, 5), bool)}, r"possible: .*\[7, 5, 3\]"),
+    ],
+)
+def test_wrong_shapes_are_named_when_tracing(function, wrong, message):
+    names = ["params", "emissions", "lengths"]
+    if function in ("loss", "score"):
+        names.append("tags")
+    with pytest.raises(ValueError, match=message):
+        getattr(crf, function)(**{name: GOOD[name] for name in names} | wrong)

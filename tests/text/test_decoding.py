@@ -1,0 +1,93 @@
+"""Decoding of ragged lists of sentences, against enumeration."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from text import decoding
+from text.crf import CRFParams
+from text.tags import SCHEMES
+
+LENGTHS = (3, 0, 5, 1, 4)
+
+
+def make(scheme, seed=0):
+    """(parameters, emissions of each sentence)."""
+    rng = np.random.default_rng(seed)
+    K = len(SCHEMES[scheme].tags)
+    shapes = ((K, K), (K,), (K,))
+    params = CRFParams(*(rng.normal(size=shape).astype(np.float32) for shape in shapes))
+    return params, [rng.normal(size=(n, K), scale=2).astype(np.float32) for n in LENGTHS]
+
+
+def enumerate_paths(params, emissions, allowed):
+    """(probability, tags) of every allowed path, the best first."""
+    found = []
+    for tags in itertools.product(range(len(params.start)), repeat=len(emissions)):
+        moves = list(itertools.pairwise(tags))
+        if allowed and not (
+            allowed.start[tags[0]]
+            and allowed.end[tags[-1]]
+            and all(allowed.transitions[move] for move in moves)
+        ):
+            continue
+        score = params.start[tags[0]] + params.end[tags[-1]]
+        score += sum(emissions[t, tag] for t, tag in enumerate(tags))
+        score += sum(params.transitions[move] for move in moves)
+        found.append((float(np.exp(np.float64(score))), tags))
+    total = sum(chance for chance, _ in found)
+    return sorted(((chance / total, tags) for chance, tags in found), reverse=True)
+
+
+@pytest.mark.parametrize("scheme", ["bio", "io"])
+@pytest.mark.parametrize("constrained", [True, False])
+def test_best_paths_and_term_probabilities(scheme, constrained):
+    params, emissions = make(scheme)
+    tags_of = SCHEMES[scheme]
+    allowed = tags_of.allowed() if constrained else None
+    best = decoding.best_tags(params, emissions, allowed)
+    paths = decoding.best_paths(params, emissions, allowed, 3)
+    ranges = [tags_of.decode_ranges(row) for row in best]
+    chances = decoding.term_probabilities(params, emissions, allowed, ranges, tags_of)
+    for n, length in enumerate(LENGTHS):
+        if not length:
+            assert not len(best[n]) and chances[n] == []
+            assert [path.probability for path in paths[n]] == pytest.approx([1.0])
+            continue
+        known = enumerate_paths(params, emissions[n], allowed)
+        assert tuple(best[n]) == known[0][1]
+        assert [tuple(path.tags) for path in paths[n]] == [tags for _, tags in known[:3]]
+        expected = [chance for chance, _ in known[:3]]
+        assert [path.probability for path in paths[n]] == pytest.approx(expected, rel=1e-4)
+        if constrained:  # else some ill-formed paths decode to the same terms
+            for term, chance in zip(ranges[n], chances[n], strict=True):
+                with_it = sum(p for p, tags in known if term in tags_of.decode_ranges(tags))
+                assert chance == pytest.approx(with_it, rel=1e-4)
+
+
+def test_losses_are_minus_the_log_probability():
+    params, emissions = make("bio", seed=1)
+    rng = np.random.default_rng(2)
+    tags = [rng.integers(0, 3, n).tolist() for n in LENGTHS]
+    found = decoding.losses(params, emissions, tags)
+    for n, length in enumerate(LENGTHS):
+        chances = (
+            dict((t, p) for p, t in enumerate_paths(params, emissions[n], None)) if length else {}
+        )
+        expected = -np.log(chances[tuple(tags[n])]) if length else 0.0
+        assert found[n] == pytest.approx(expected, abs=1e-4)
+
+
+def test_more_sentences_than_a_batch():
+    params, emissions = make("bio")
+    many = emissions * 30
+    found = decoding.best_tags(params, many, None)
+    alone = decoding.best_tags(params, emissions, None)
+    assert [row.tolist() for row in found] == [row.tolist() for row in alone] * 30
+
+
+def test_nothing_to_decode():
+    params, _ = make("bio")
+    assert decoding.best_tags(params, [], None) == []
+    assert decoding.losses(params, [], []).tolist() == []

@@ -1,0 +1,83 @@
+"""The word tables: which words are learnt, which are fixed, and where learning starts."""
+
+import numpy as np
+import pytest
+
+from text.embeddings import Vectors
+from text.lexicon import make_lexicon
+from text.vocab import Vocabulary
+
+WORDS = ("the", "Screen", "wugs", "7")
+VECTORS = {"the": [0.5, -1.0], "Screen": [2.0, 0.25], "keys": [1.0, 3.0]}
+
+
+class FewVectors:
+    """Stands for packed vectors; counts how often it is asked."""
+
+    def __init__(self, known):
+        self.known, self.dimension, self.calls = known, 2 if known else 0, 0
+
+    def lookup(self, words):
+        self.calls += 1
+        words = tuple(words)
+        matrix = np.array([self.known.get(word, [0, 0]) for word in words], np.float32)
+        return Vectors("few", words, matrix, np.array([word in self.known for word in words]))
+
+
+def make(trained, known=VECTORS, **changes):
+    settings = {"random_size": 5, "reads_chars": False, "reads_shapes": False} | changes
+    return make_lexicon(Vocabulary(WORDS), FewVectors(known), trained=trained, **settings)
+
+
+def look_up(lexicon, *words):
+    """(learnt rows, vectors) of words beside those of training; padding is left out."""
+    tables = lexicon.tables(lexicon.look_up(Vocabulary(WORDS).extend(words)))
+    return tables["learnt"][1:].tolist(), tables["vectors"][1:].tolist()
+
+
+def test_frozen_vectors_are_used_and_the_unknown_word_is_learnt():
+    lexicon = make(trained=False)
+    rows, vectors = look_up(lexicon, "keys", "blorp")
+    assert lexicon.learnt_words == 1 and lexicon.size == 2
+    assert rows == [-1, -1, 0, 0, -1, 0]
+    assert vectors[4] == [1.0, 3.0] and vectors[2] == [0.0, 0.0]
+
+
+def test_trained_embeddings_have_a_row_for_every_training_word():
+    lexicon = make(trained=True)
+    rows, vectors = look_up(lexicon, "keys", "blorp", "WUGS", "THE", "9")
+    assert lexicon.learnt_words == 5
+    # keys has a vector though training never saw it; WUGS and THE are read as they were seen.
+    assert rows == [1, 2, 3, 4, -1, 0, 3, 1, 0] and vectors[4] == [1.0, 3.0]
+
+
+def test_without_vectors_embeddings_are_trained():
+    lexicon = make(trained=False, known={})
+    assert lexicon.trained and lexicon.size == 5
+    assert look_up(lexicon, "keys")[0] == [1, 2, 3, 4, 0]
+
+
+def test_learning_starts_at_the_vectors():
+    lexicon = make(trained=True)
+    vectors = lexicon.look_up(Vocabulary(WORDS).extend(["keys"]))
+    start = lexicon.first_embedding(vectors, np.random.default_rng(0))
+    assert start.shape == (5, 2) and start.dtype == np.float32
+    assert start[1].tolist() == VECTORS["the"] and start[2].tolist() == VECTORS["Screen"]
+    assert (start[[0, 3, 4]] != 0).all()
+    assert lexicon.vectors.calls == 1
+
+
+def test_tables_are_filled_up():
+    lexicon = make(trained=False, reads_chars=True, reads_shapes=True)
+    tables = lexicon.tables(lexicon.look_up(Vocabulary(("Screen", "x")), length=16))
+    assert {name: len(table) for name, table in tables.items()} == dict.fromkeys(tables, 16)
+    assert set(tables) == {"learnt", "vectors", "chars", "shapes"}
+    assert (tables["chars"][1, :6] > 1).all() and not tables["chars"][3:].any()
+    assert tables["chars"][2, 0] == 1, "x is in no training word"
+    assert tables["shapes"][1].any() and not tables["shapes"][0].any()
+
+
+@pytest.mark.parametrize("trained", [True, False])
+def test_padding_is_the_unknown_word(trained):
+    lexicon = make(trained)
+    assert lexicon.tables(lexicon.look_up(Vocabulary(WORDS)))["learnt"][0] == 0

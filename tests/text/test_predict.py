@@ -1,0 +1,159 @@
+"""A finished run is scored again, averaged with another, and used on anyone's text."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from common.errors import InputError
+from text import commands, predict
+from text.corpus_files import read
+
+LAUNCHER = dict.fromkeys(("workdir", "run", "input", "format", "top", "nbest")) | {
+    "mode": "train",
+    "resume": False,
+}
+SETTINGS = {
+    "crf": True, "embeddings": "random", "embedding_size": 16, "hidden_size": "12", "epochs": 4,
+    "devices": 1, "chars": "cnn", "word_shapes": True, "learning_rate": 2e-2,
+}  # fmt: skip
+TEXTS = ("Great screen, but the keyboard sticks.", "", "The battery life amazes me")
+
+
+def launch(settings=None, **launcher):
+    commands.run(LAUNCHER | launcher, settings or {}, "python launch.py ...")
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Two small runs on the embedded corpus."""
+    folder = tmp_path_factory.mktemp("runs")
+    for seed in (0, 1):
+        launch(SETTINGS | {"seed": seed}, workdir=str(folder / str(seed)))
+    return [str(folder / str(seed)) for seed in (0, 1)]
+
+
+def run_predict(capsys, runs, *inputs, **launcher):
+    """The lines that --mode=predict prints."""
+    capsys.readouterr()
+    launch({"devices": 1}, mode="predict", run=list(runs), input=list(inputs), **launcher)
+    return capsys.readouterr().out.rstrip("\n").split("\n")
+
+
+def test_the_embedded_corpus_is_what_it_says(runs, capsys):
+    summary = json.loads((Path(runs[0]) / "summary.json").read_text())
+    assert [summary["corpus"][split]["sentences"] for split in ("train", "val", "test")] == [
+        400, 100, 100
+    ]  # fmt: skip
+    assert summary["corpus"]["test"]["ceiling"] > 0.99
+    assert summary["test/token_f1"] > 0.1, "a run that learns nothing would show little"
+
+
+def test_eval_repeats_the_scores_of_the_run(runs, capsys):
+    summary = json.loads((Path(runs[0]) / "summary.json").read_text())
+    capsys.readouterr()
+    launch({"devices": 1}, mode="eval", run=runs[:1], format="jsonl")
+    scores = json.loads(capsys.readouterr().out)
+    assert scores == {name: summary[name] for name in scores} and len(scores) == 9
+
+
+def test_an_average_of_a_run_with_itself_is_that_run(runs, capsys):
+    alone = run_predict(capsys, runs[:1], *TEXTS, format="jsonl")
+    twice = run_predict(capsys, [runs[0], runs[0]], *TEXTS, format="jsonl")
+    both = run_predict(capsys, runs, *TEXTS, format="jsonl")
+    assert alone == twice and alone != both
+    launch({"devices": 1}, mode="eval", run=runs)
+    assert "2 runs averaged" in capsys.readouterr().out
+
+
+def test_a_json_line_has_the_text_and_its_distinct_terms(runs, capsys):
+    lines = [json.loads(x) for x in run_predict(capsys, runs, *TEXTS, format="jsonl", nbest=3)]
+    assert [line["text"] for line in lines] == list(TEXTS)
+    for line in lines:
+        terms = [term["term"] for term in line["terms"]]
+        assert len(set(terms)) == len(terms)
+        for term in line["terms"]:
+            assert line["text"][term["from"] : term["to"]] == term["term"]
+            assert 0 < term["confidence"] <= 1
+        chances = [path["probability"] for path in line["nbest"]]
+        assert chances == sorted(chances, reverse=True) and 0 < sum(chances) <= 1 + 1e-5
+        if line["nbest"]:
+            assert {t["term"] for t in line["nbest"][0]["terms"]} == set(terms)
+    assert len(lines[0]["nbest"]) == 3 and len(lines[1]["nbest"]) == 1
+
+
+def test_files_standard_input_and_sentences_give_the_same(runs, capsys, tmp_path, monkeypatch):
+    texts = [text for text in TEXTS if text]
+    plain = tmp_path / "reviews.txt"
+    plain.write_text("\n".join(texts) + "\n")
+    lines = tmp_path / "reviews.jsonl"
+    lines.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    with plain.open() as stdin:
+        monkeypatch.setattr("sys.stdin", stdin)
+        piped = run_predict(capsys, runs[:1], "-", format="jsonl")
+    for inputs in ((str(plain),), (str(lines),), texts):
+        assert run_predict(capsys, runs[:1], *inputs, format="jsonl") == piped
+
+
+def test_chunks_change_nothing(runs, capsys, tmp_path, monkeypatch):
+    file = tmp_path / "reviews.txt"
+    file.write_text("\n".join(f"{text} {n}" for n in range(4) for text in TEXTS if text))
+    whole = run_predict(capsys, runs[:1], str(file))
+    monkeypatch.setattr(predict, "CHUNK", 3)
+    assert run_predict(capsys, runs[:1], str(file)) == whole
+
+
+def test_xml_is_read_back(runs, capsys, tmp_path):
+    found = tmp_path / "found.xml"
+    found.write_text("\n".join(run_predict(capsys, runs, *TEXTS, "a < b & c", format="xml")))
+    sentences = read(found, log=print).sentences
+    assert [sentence.text for sentence in sentences] == [*TEXTS, "a < b & c"]
+
+
+def test_text_shows_terms_with_offsets_and_confidence(runs, capsys):
+    terms = json.loads(run_predict(capsys, runs, TEXTS[0], format="jsonl")[0])["terms"]
+    lines = run_predict(capsys, runs, TEXTS[0], nbest=2)
+    assert lines[0] == TEXTS[0] and len(lines) == 1 + max(len(terms), 0) + 2
+    for term, line in zip(terms, lines[1:], strict=False):
+        place = f"{term['from']}-{term['to']}"
+        assert line.split() == [*term["term"].split(), place, f"{term['confidence']:.3f}"]
+    assert lines[-1].startswith("    probability ")
+
+
+def test_a_run_folder_is_all_that_is_needed(runs, capsys, tmp_path):
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(runs[0], moved)
+    assert run_predict(capsys, [str(moved)], *TEXTS) == run_predict(capsys, runs[:1], *TEXTS)
+
+
+@pytest.mark.parametrize(
+    "launcher, settings, message",
+    [
+        ({"input": ["a.xml"]}, {}, "--input=a.xml does not exist"),
+        ({"input": []}, {}, "--mode=predict needs --input=SENTENCE"),
+        ({"input": ["x"], "format": "table"}, {}, "--format=table is unknown: choose one of text"),
+        ({"input": ["x"], "nbest": -1}, {}, "--nbest=-1 is out of range"),
+        ({"input": ["x"], "top": 3}, {}, "--top does not go with --mode=predict"),
+        ({"input": ["x"]}, {"crf": True}, "--crf is fixed by the run in --run"),
+        ({"input": ["x"], "run": None}, {}, "--mode=predict needs --run=FOLDER"),
+        ({"input": ["x"], "run": ["no/run"]}, {}, "no/run/config.json does not exist"),
+        ({"mode": "eval", "format": "xml"}, {}, "--format=xml is unknown: choose one of text, j"),
+        ({"mode": "eval", "nbest": 2}, {}, "--nbest does not go with --mode=eval"),
+        ({"mode": "eval"}, {"test_file": "no.xml"}, "no.xml does not exist"),
+        ({"input": ["."]}, {}, ". is a folder: give a file"),
+    ],
+)
+def test_mistakes(runs, launcher, settings, message):
+    with pytest.raises(InputError) as error:
+        launch({"devices": 1} | settings, **{"mode": "predict", "run": runs[:1]} | launcher)
+    assert message in str(error.value)
+
+
+def test_runs_that_cut_sentences_otherwise_are_not_averaged(runs, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(runs[1], other)
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps(config | {"max_length": 50}))
+    with pytest.raises(InputError, match=f"--run={other} has another --max_length than"):
+        launch({"devices": 1}, mode="eval", run=[runs[0], str(other)])

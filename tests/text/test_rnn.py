@@ -1,0 +1,266 @@
+"""Recurrent layers: against hand-stepped cells and PyTorch, their padding, masks and starts."""
+
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.test_util import check_grads
+
+from common.errors import InputError
+from common.state import count_parameters
+from text.rnn import CELLS, RNN, Direction
+
+KEY = jax.random.key(0)
+B, T, D, H = 5, 6, 3, 4
+LENGTHS = np.array([6, 0, 1, 4, 2], np.int32)
+REAL = np.arange(T) < LENGTHS[:, None]
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(B, T, D)).astype(np.float32)
+TORCH = dict(np.load(Path(__file__).parents[1] / "fixtures" / "torch_rnn.npz"))
+
+
+def make(seed=1, **options):
+    """A layer and variables of which nothing is at its start."""
+    layer = RNN(features=H, **options)
+    shapes = jax.eval_shape(layer.init, KEY, X, LENGTHS)
+    rng = np.random.default_rng(seed)
+    draw = lambda leaf: rng.normal(scale=0.5, size=leaf.shape).astype(np.float32)  # noqa: E731
+    return layer, jax.tree.map(draw, shapes)
+
+
+@partial(jax.jit, static_argnames=("layer", "train"))
+def run(layer, variables, x, lengths, key, train):
+    return layer.apply(variables, x, lengths, train, rngs={"dropout": key})
+
+
+def apply(layer, variables, x=X, lengths=LENGTHS, key=KEY, train=False):
+    """Outputs on the host; a layer is compiled once for each shape."""
+    return np.array(run(layer, variables, x, lengths, key, train))
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def hand_step(cell, params, x, h, c):
+    """One step of one sequence, gate by gate."""
+    W, U, b = params["input"]["kernel"], params["recurrent"]["kernel"], params["input"]["bias"]
+    gates = len(CELLS[cell].biases)
+    parts = [slice(g * H, (g + 1) * H) for g in range(gates)]
+    pre = [x @ W[:, part] + b[part] + h @ U[:, part] for part in parts]
+    if cell == "rnn":
+        return np.tanh(pre[0]), c
+    if cell == "lstm":
+        i, f, g, o = sigmoid(pre[0]), sigmoid(pre[1]), np.tanh(pre[2]), sigmoid(pre[3])
+        c = f * c + i * g
+        return o * np.tanh(c), c
+    r, z = sigmoid(pre[0]), sigmoid(pre[1])
+    inner = h @ U[:, parts[2]] + params["recurrent"]["bias"]
+    n = np.tanh(x @ W[:, parts[2]] + b[parts[2]] + r * inner)
+    return (1 - z) * n + z * h, c
+
+
+def hand_run(cell, params, *, reverse):
+    """Outputs [B, T, H] of one direction, one sequence at a time without its padding."""
+    found = np.zeros((B, T, H))
+    for i, length in enumerate(LENGTHS):
+        h = c = np.zeros(H)
+        for t in reversed(range(length)) if reverse else range(length):
+            h, c = hand_step(cell, params, X[i, t], h, c)
+            found[i, t] = h
+    return found
+
+
+@pytest.mark.parametrize("bidirectional, merge", [(True, "concat"), (True, "sum"), (False, "sum")])
+@pytest.mark.parametrize("cell", CELLS)
+def test_cells_by_hand(cell, bidirectional, merge):
+    layer, variables = make(cell=cell, bidirectional=bidirectional, merge=merge)
+    parts = [
+        hand_run(cell, params, reverse=name == "backward")
+        for name, params in sorted(variables["params"].items(), reverse=True)
+    ]
+    assert len(parts) == 1 + bidirectional
+    expected = np.concatenate(parts, axis=-1) if merge == "concat" else sum(parts)
+    found = apply(layer, variables)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert not found[~REAL].any()
+
+
+def torch_params(cell, suffix):
+    """PyTorch's two biases are one but for the last gate of a GRU."""
+    W, U, b_in, b_h = (
+        TORCH[f"{cell}/{name}{suffix}"] for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+    )
+    recurrent = {"kernel": U.T}
+    if cell == "gru":
+        recurrent["bias"] = b_h[-H:]
+        b_h = np.concatenate([b_h[:-H], np.zeros(H, np.float32)])
+    return {"input": {"kernel": W.T, "bias": b_in + b_h}, "recurrent": recurrent}
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_outputs_and_gradients_are_those_of_torch(cell):
+    forward, backward = torch_params(cell, ""), torch_params(cell, "_reverse")
+    variables = {"params": {"forward": forward, "backward": backward}}
+    lengths = TORCH["lengths"].astype(np.int32)
+
+    def loss(variables, x):
+        output = RNN(cell, H).apply(variables, x, lengths)
+        return (output * TORCH["cotangent"]).sum(), output
+
+    grad = jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True))
+    (by_variables, by_x), output = grad(variables, TORCH["x"])
+    np.testing.assert_allclose(output, TORCH[f"{cell}/output"], atol=1e-5)
+    np.testing.assert_allclose(by_x, TORCH[f"{cell}/gradient"], atol=1e-5)
+    by_kernel = by_variables["params"]["forward"]["recurrent"]["kernel"]
+    np.testing.assert_allclose(by_kernel.T, TORCH[f"{cell}/gradient_hh"], atol=1e-5)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_padding_reaches_neither_values_nor_gradients(cell):
+    layer, variables = make(cell=cell, recurrent_dropout=0.3)
+    scale = RNG.normal(size=(B, T, 2 * H)).astype(np.float32)
+
+    @jax.jit
+    @partial(jax.grad, argnums=(0, 1), has_aux=True)
+    def grad(variables, x):
+        output = layer.apply(variables, x, LENGTHS, True, rngs={"dropout": KEY})
+        return (output * scale).sum(), output
+
+    clean = grad(variables, X)
+    for bad in (np.nan, np.inf, 1e30):
+        found = grad(variables, np.where(REAL[:, :, None], X, np.float32(bad)))
+        jax.tree.map(np.testing.assert_array_equal, found, clean)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(clean))
+    by_x = np.asarray(clean[0][1])
+    assert not by_x[~REAL].any() and by_x[REAL].all()
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_reversing_time_swaps_the_directions(cell):
+    layer, variables = make(cell=cell)
+    params = variables["params"]
+    swapped = {"params": {"forward": params["backward"], "backward": params["forward"]}}
+    full = np.full(B, T, np.int32)
+    found = apply(layer, swapped, X[:, ::-1], full)[:, ::-1]
+    expected = apply(layer, variables, X, full)
+    np.testing.assert_allclose(found, np.roll(expected, H, axis=-1), atol=1e-6)
+
+
+def test_gradients():
+    """By differences, of the sum of two directions."""
+    layer, variables = make(cell="gru", merge="sum")
+    scale = RNG.normal(size=(B, T, H)).astype(np.float32)
+    fn = jax.jit(lambda v, x: (layer.apply(v, x, LENGTHS) * scale).sum())
+    check_grads(fn, (variables, X), order=1, modes="rev", atol=2e-2, rtol=2e-2)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_starts_and_counts(cell):
+    params = jax.jit(RNN(cell, 16).init)(KEY, X, LENGTHS)["params"]
+    gates = {"rnn": 1, "lstm": 4, "gru": 3}[cell]
+    extra = 16 if cell == "gru" else 0
+    assert count_parameters(params) == 2 * (gates * (D * 16 + 16 * 16 + 16) + extra)
+    draws = set()
+    for direction in params.values():
+        U = np.asarray(direction["recurrent"]["kernel"]).reshape(16, gates, 16)
+        W = np.asarray(direction["input"]["kernel"]).reshape(D, gates, 16)
+        limit = np.sqrt(6 / (D + 16))
+        for g in range(gates):
+            np.testing.assert_allclose(U[:, g] @ U[:, g].T, np.eye(16), atol=1e-5)
+            assert 0.8 * limit < np.abs(W[:, g]).max() <= limit
+            draws |= {U[:, g].tobytes(), W[:, g].tobytes()}
+        bias = np.asarray(direction["input"]["bias"]).reshape(gates, 16)
+        expected = [0.0, 1.0, 0.0, 0.0] if cell == "lstm" else [0.0] * gates
+        np.testing.assert_array_equal(bias, np.repeat(expected, 16).reshape(gates, 16))
+    assert len(draws) == 2 * 2 * gates
+
+
+def units_alone(rate, *, key=KEY, train=True, count=8, units=32, steps=5):
+    """Outputs [B, T, 2, H] of units that see only themselves and a bias of 1."""
+    layer = RNN("rnn", units, recurrent_dropout=rate)
+    x, lengths = np.zeros((count, steps, D), np.float32), np.full(count, steps, np.int32)
+    weights = {
+        "input": {"kernel": np.zeros((D, units)), "bias": np.ones(units)},
+        "recurrent": {"kernel": np.eye(units)},
+    }
+    variables = {"params": {"forward": weights, "backward": weights}}
+    found = apply(layer, variables, x, lengths, key, train)
+    return found.reshape(count, steps, 2, units)
+
+
+def courses(rate, steps=5):
+    """What such a unit puts out if it is dropped, and if it is kept."""
+    dropped, kept = np.full(steps, np.tanh(1.0)), np.zeros(steps)
+    h = 0.0
+    for t in range(steps):
+        kept[t] = h = np.tanh(1 + h / (1 - rate))
+    return dropped, kept
+
+
+def test_recurrent_dropout_has_one_mask_per_sequence_and_direction():
+    found = units_alone(0.3)
+    found[:, :, 1] = found[:, ::-1, 1]
+    dropped, kept = (
+        np.isclose(found, course[:, None, None]).all(axis=1) for course in courses(0.3)
+    )
+    assert (dropped ^ kept).all()
+    # 512 draws: the share has a deviation of 0.02.
+    assert abs(kept.mean() - 0.7) < 0.08
+    masks = kept.reshape(-1, kept.shape[-1])
+    assert len({mask.tobytes() for mask in masks}) == len(masks)
+
+
+def test_recurrent_dropout_is_by_key_and_place_and_for_training_only():
+    first = units_alone(0.3)
+    np.testing.assert_array_equal(first, units_alone(0.3))
+    np.testing.assert_array_equal(first[:3], units_alone(0.3, count=3))
+    assert (first != units_alone(0.3, key=jax.random.key(1))).any()
+    scored = units_alone(0.3, train=False)
+    np.testing.assert_array_equal(scored, units_alone(0.0))
+    expected = np.broadcast_to(courses(0.0)[1][:, None], (8, 5, 32))
+    np.testing.assert_allclose(scored[:, :, 0], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_bfloat16_is_near_float32(cell):
+    layer, variables = make(cell=cell)
+    half = RNN(cell, H, dtype=jnp.bfloat16)
+    found = apply(half, variables)
+    assert found.dtype == jnp.bfloat16
+    np.testing.assert_allclose(found.astype(np.float32), apply(layer, variables), atol=0.05)
+
+
+def test_carry_is_float32():
+    """An LSTM that adds 2^-10 a step: a bfloat16 sum would stop at a quarter."""
+    bias = np.repeat(np.array([20, 20, 2**-10, 20], np.float32), H)
+    params = {
+        "input": {"kernel": np.zeros((D, 4 * H)), "bias": bias},
+        "recurrent": {"kernel": np.zeros((H, 4 * H))},
+    }
+    x, lengths = np.zeros((1, 1024, D), np.float32), np.array([1024], np.int32)
+    layer = Direction("lstm", H, dtype=jnp.bfloat16)
+    output, last = jax.jit(layer.apply, static_argnums=3)({"params": params}, x, lengths, False)
+    assert (output.dtype, last.dtype) == (jnp.bfloat16, jnp.float32)
+    np.testing.assert_allclose(last, np.tanh(1.0), rtol=1e-3)
+
+
+def test_no_rank_is_promoted():
+    for cell in CELLS:
+        with jax.numpy_rank_promotion("raise"):
+            jax.eval_shape(RNN(cell, H).init, KEY, X, LENGTHS)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"cell": "elman"}, "--cell=elman is unknown: choose one of rnn, lstm, gru"),
+        ({"merge": "mean"}, "--merge=mean is unknown: choose one of concat, sum"),
+    ],
+)
+def test_errors_list_the_choices(options, message):
+    with pytest.raises(InputError, match=message):
+        RNN(**options).init(KEY, X, LENGTHS)

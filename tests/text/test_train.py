@@ -1,0 +1,188 @@
+"""The real train step: one device and eight, shapes compiled, what is learnt, a whole run."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from common.checkpoint import Checkpoints
+from common.errors import InputError
+from common.writer import RunWriter
+from tests.toy import assert_same
+from text import train as training
+from text.config import make_config
+from text.corpora import Corpus
+from text.extractor import Placed, Scorer, make_config_lexicon, make_extractor
+from text.packed_vectors import PackedVectors
+from text.sentences import Sentence, Span
+
+SMALL = {
+    "embeddings": "random", "embedding_size": 12, "hidden_size": "6", "batch_size": 8,
+    "devices": 1, "precision": "float32", "warmup_epochs": 0.0,
+}  # fmt: skip
+NOUNS = ("battery", "screen", "hard disk", "service", "food", "Wi-Fi")
+
+
+def make_corpus(size=64, val=12, longest=20):
+    """Sentences in which a noun is a term unless `no` stands before it."""
+    rng = np.random.default_rng(4)
+    sentences = []
+    for number in range(size + 2 * val):
+        text, spans = "", []
+        for _ in range(rng.integers(1, longest)):
+            noun, negated = str(rng.choice(NOUNS)), rng.random() < 0.3
+            text += "no " if negated else str(rng.choice(["the ", "very ", ""]))
+            if not negated:
+                spans.append(Span(len(text), len(text) + len(noun)))
+            text += noun + " "
+        sentences.append(Sentence(str(number), text, tuple(spans)))
+    cuts = (tuple(sentences[:size]), tuple(sentences[size : size + val]), tuple(sentences[-val:]))
+    return Corpus("nouns", *(cuts if val else (cuts[0], (), cuts[0][:12])), "memory", "none")
+
+
+def make(folder, corpus, **flags):
+    """(plan, first state, extractor) of a configuration."""
+    config = make_config(SMALL | flags)
+    prepared = training.prepare(config, corpus)
+    vectors = PackedVectors(0, ())
+    lexicon = make_config_lexicon(config, prepared.training_words, vectors)
+    extractor = make_extractor(config, lexicon)
+    found = lexicon.look_up(prepared.words)
+    tables = extractor.devices.replicate(lexicon.tables(found))
+    placed = {
+        name: Placed(split, prepared.words, tables, extractor.devices)
+        for name, split in prepared.splits.items()
+    }
+    folder.mkdir(exist_ok=True)
+    parts = (Scorer(extractor), Checkpoints(folder / "checkpoints"), RunWriter(folder))
+    plan, state = training.make_plan(config, prepared, extractor, found, placed, *parts)
+    return plan, jax.device_get(state), extractor
+
+
+def take_steps(plan, state, steps, repeat=None):
+    """Losses of the steps and the state after them, on the host."""
+    state, losses = plan.devices.replicate(state), []
+    batches = [rows for epoch in range(9) for rows in plan.epoch_batches(epoch)][:steps]
+    for rows in [batches[repeat]] * steps if repeat is not None else batches:
+        state, sums = plan.train_step(state, plan.data, plan.devices.shard(rows), plan.key)
+        sums = jax.device_get(plan.devices.unreplicate(sums))
+        losses.append(sums["loss"] / sums["weight"])
+    return np.array(losses), jax.device_get(plan.devices.unreplicate(state))
+
+
+@pytest.mark.parametrize("crf", [True, False])
+def test_one_device_and_eight_give_the_same_losses(tmp_path, crf):
+    flags = {
+        "crf": crf, "chars": "cnn", "word_shapes": True, "recurrent_dropout": 0.2,
+        "word_dropout": 0.2, "clip": 5.0, "learning_rate": 1e-3,
+    }  # fmt: skip
+    corpus = make_corpus()
+    plan, state, _ = make(tmp_path / "1", corpus, **flags)
+    plan_8, _, _ = make(tmp_path / "8", corpus, **flags | {"devices": 8})
+    losses, last = take_steps(plan, state, 20)
+    losses_8, last_8 = take_steps(plan_8, state, 20)
+    np.testing.assert_allclose(losses, losses_8, rtol=1e-5, atol=0)
+    for a, b in zip(jax.tree.leaves(last.params), jax.tree.leaves(last_8.params), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-5)
+    assert len(set(losses)) == 20
+
+
+def test_an_epoch_compiles_one_step_for_each_width(tmp_path, caplog):
+    corpus = make_corpus(size=200, longest=30)
+    plan, state, _ = make(tmp_path, corpus, crf=True)
+    widths = {rows["column"].shape for epoch in range(2) for rows in plan.epoch_batches(epoch)}
+    assert 1 < len(widths) <= 4
+    with jax.log_compiles():
+        take_steps(plan, state, 2 * plan.steps_per_epoch)
+    compiled = [line for line in caplog.messages if "XLA compilation of jit(train_step)" in line]
+    assert len(compiled) == len(widths)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {"crf": True, "chars": "lstm", "cell": "gru", "hidden_size": "6,5"},
+        {"crf": False, "cell": "rnn", "merge": "sum", "tags": "io"},
+        {"crf": True, "model": "decnn", "dropout": 0.1, "tags": "bioes"},
+    ],
+)
+def test_a_step_moves_every_leaf_and_a_repeated_batch_is_learnt(tmp_path, flags):
+    settings = {"word_dropout": 0.1, "ema": 0.9, "schedule": "constant", "learning_rate": 2e-2}
+    plan, state, _ = make(tmp_path, make_corpus(), **settings | flags)
+    _, after = take_steps(plan, state, 2 * plan.steps_per_epoch)
+    for (path, a), b in zip(
+        jax.tree_util.tree_leaves_with_path(state), jax.tree.leaves(after), strict=True
+    ):
+        assert (a != b).any(), jax.tree_util.keystr(path)
+    losses, _ = take_steps(plan, state, 15, repeat=0)
+    assert losses[-3:].mean() < 0.8 * losses[0]
+
+
+def test_padding_sentences_change_nothing(tmp_path):
+    plan, state, _ = make(tmp_path, make_corpus(size=61), crf=True, dropout=0.0)
+    (rows,) = (rows for rows in plan.epoch_batches(0) if not rows["weight"].all())
+    other = rows | {"index": np.where(rows["weight"] > 0, rows["index"], 7)}
+    (state_1, sums_1), (state_2, sums_2) = (
+        plan.train_step(state, plan.data, r, plan.key) for r in (rows, other)
+    )
+    assert sums_1["weight"] == 61 % 8 and sums_1 == sums_2
+    assert_same(state_1.params, state_2.params)
+
+
+def test_token_cross_entropy_is_summed_over_real_tokens():
+    rng = np.random.default_rng(0)
+    emissions, tags = rng.normal(size=(3, 4, 5)), rng.integers(0, 5, (3, 4))
+    lengths = np.array([4, 0, 2])
+    log_p = emissions - np.log(np.exp(emissions).sum(-1, keepdims=True))
+    expected = [-sum(log_p[b, t, tags[b, t]] for t in range(n)) for b, n in enumerate(lengths)]
+    emissions[2, 2:] = np.nan
+    found = training.token_cross_entropy(emissions.astype(np.float32), tags, lengths)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("val, select", [(12, "best"), (12, "last"), (0, "best")])
+def test_a_whole_run(tmp_path, monkeypatch, capsys, val, select):
+    corpus = make_corpus(val=val)
+    monkeypatch.setattr(training, "load_corpus", lambda config: corpus)
+    flags = {"crf": True, "epochs": 3, "select": select, "val_fraction": 0.1 if val else 0.0}
+    workdir = tmp_path / "run"
+    config = make_config(SMALL | flags)
+    summary = training.train(config, workdir, resume=False, command="python launch.py ...")
+    told = capsys.readouterr().out
+    assert "F1 1.0000" in told and f"{val} sentences" in told and "exact span (official)" in told
+    assert summary == json.loads((workdir / "summary.json").read_text())
+    needed = {
+        "task", "model", "seed", "config", "best_epoch", "test/exact_precision",
+        "test/exact_recall", "test/exact_f1", "test/token_f1", "test/keyword_f1", "params",
+        "sentences_per_second", "seconds", "command", "jax", "device",
+    }  # fmt: skip
+    assert needed <= set(summary) and ("val/exact_f1" in summary) == bool(val)
+    assert set(summary["corpus"]["test"]) == {"sentences", "spans", "ceiling"}
+    assert summary["corpus"]["train"]["sentences"] == 64
+    if select == "last" or not val:
+        assert summary["best_epoch"] == 3
+    else:
+        rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+        scores = [row["val/exact_f1"] for row in rows]
+        assert summary["best_epoch"] == 1 + int(np.argmax(scores))
+    names = {path.name for path in workdir.iterdir()}
+    assert names >= {"curves.png", "tag_confusion.png", "transitions.png", "predictions.xml"}
+    assert names >= {"errors.md", "vectors", "config.json", "inputs.json", "checkpoints"}
+
+
+def test_more_in_a_batch_than_there_is(tmp_path):
+    config = make_config(SMALL | {"batch_size": 65})
+    with pytest.raises(InputError, match="--batch_size=65 is larger than the 64 training"):
+        training.prepare(config, make_corpus())
+
+
+def test_sentences_without_a_token_are_trained_on_and_scored(tmp_path):
+    corpus = make_corpus()
+    empty = tuple(Sentence(f"e{n}", " " * n) for n in range(3))
+    corpus = dataclasses.replace(corpus, train=corpus.train + empty, val=empty + corpus.val)
+    plan, state, _ = make(tmp_path, corpus, crf=True)
+    losses, after = take_steps(plan, state, plan.steps_per_epoch)
+    assert np.isfinite(losses).all()
+    assert np.isfinite(plan.evaluate(plan.devices.replicate(after))["val/loss"])

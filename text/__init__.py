@@ -1,0 +1,1 @@
+"""Extracting aspect terms from review sentences."""

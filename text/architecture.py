@@ -1,0 +1,39 @@
+"""`--mode=describe`: the layer table of a tagger and its structure as a picture."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+
+from common.describe import describe, format_table
+from common.structure import plot_structure
+from common.writer import say
+from text.config import TextConfig
+from text.embeddings import parse_sources, source_dimension
+from text.extractor import make_config_lexicon, make_extractor, smallest_batch
+from text.packed_vectors import PackedVectors
+from text.vocab import Vocabulary
+
+TOKENS = 20  # of the sentence whose shapes and FLOPs are shown
+
+
+def show(config: TextConfig, workdir: str | None) -> None:
+    """Print the table; write structure.txt and structure.png to `workdir` [runs/describe-MODEL].
+
+    No corpus is read: learnt embeddings have one row, that of the unknown word.
+    """
+    dimension = sum(
+        config.embedding_size if source == "word2vec" else source_dimension(source)
+        for source in parse_sources(config.embeddings)
+    )
+    config = dataclasses.replace(config, embedding_size=dimension or config.embedding_size)
+    lexicon = make_config_lexicon(config, Vocabulary(()), PackedVectors(0, ()))
+    model = make_extractor(config, lexicon).model
+    batch = smallest_batch(lexicon) | {"tokens": np.zeros((1, TOKENS), np.int32)}
+    rows = describe(model, batch, train=False)
+    table = format_table(rows, f"{config.model}, a sentence of {TOKENS} tokens")
+    folder = Path(workdir or f"runs/describe-{config.model}")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "structure.txt").write_text(table + "\n")
+    plot_structure(folder / "structure.png", rows, config.model)
+    say(f"{table}\npicture: {folder / 'structure.png'}")

@@ -1,0 +1,141 @@
+"""Sentences as arrays, and batches of few shapes.
+
+An encoded split, on the devices; N sentences of at most L tokens:
+
+    tokens  int32 [N, L]  row of the word tables (text/lexicon.py), 0 pads
+    tags    int32 [N, L]  gold tags, 0 pads
+    lengths int32 [N]
+
+The rows of a batch, made on the host:
+
+    index   int32   [B]     sentence of the split
+    weight  float32 [B]     1, or 0 for padding
+    epoch   int32   [B]     the epoch, counted from 0 (training only)
+    column  int32   [B, T]  0 to T - 1: the shape says to how many tokens the batch is cut
+
+`assemble` turns them, on the device, into a batch: the rows, `tokens` and `tags` [B, T] and
+`lengths` [B], and the word tables whole.
+"""
+
+import itertools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jax import Array
+
+from common.batching import Rows, epoch_order, padded_rows, train_rows
+
+# Every bucket is a shape to compile, which takes longer than the padding it spares.
+BUCKETS = 4
+
+
+IntRows = Sequence[Sequence[int] | np.ndarray]
+
+
+class Encoded(NamedTuple):
+    """The arrays of a split, on the host."""
+
+    tokens: np.ndarray
+    tags: np.ndarray
+    lengths: np.ndarray
+
+
+def encode(tokens: IntRows, tags: IntRows, width: int) -> Encoded:
+    """Pad lists of N sentences to arrays of `width` columns."""
+    lengths = np.array([len(row) for row in tokens], np.int32)
+    return Encoded(_pad(tokens, width), _pad(tags, width), lengths)
+
+
+def _pad(rows: IntRows, width: int) -> np.ndarray:
+    array = np.zeros((len(rows), width), np.int32)
+    for place, row in zip(array, rows, strict=True):
+        place[: len(row)] = row
+    return array
+
+
+def round_up(length: int) -> int:
+    """The smallest usual width of at least `length` tokens: 8, 16, ... 64, 96, 128, 192, ..."""
+    if length <= 64:
+        return max(-(-length // 8), 1) * 8
+    power = 64
+    while power < length:
+        power *= 2
+    return power * 3 // 4 if power * 3 // 4 >= length else power
+
+
+def bucket_widths(lengths: np.ndarray, count: int = BUCKETS) -> tuple[int, ...]:
+    """The at most `count` usual widths that pad these sentences least.
+
+    Args:
+        lengths: int [N], tokens of each sentence.
+
+    Returns:
+        Increasing widths, of which the last holds the longest sentence.
+    """
+    rounded = np.array([round_up(int(length)) for length in lengths])
+    if not len(rounded):
+        return (round_up(0),)
+    widths, counts = np.unique(rounded, return_counts=True)
+
+    def padded(chosen: tuple[int, ...]) -> int:
+        return int((np.array(chosen)[np.searchsorted(chosen, widths)] * counts).sum())
+
+    last = int(widths[-1])
+    smaller = [int(width) for width in widths[:-1]]
+    choices = itertools.combinations(smaller, min(count - 1, len(smaller)))
+    return min(((*chosen, last) for chosen in choices), key=padded)
+
+
+def fit_width(length: int, widths: Sequence[int]) -> int:
+    """The smallest of the widths that holds `length` tokens, else a usual one."""
+    return next((width for width in widths if width >= length), round_up(length))
+
+
+def with_columns(rows: Rows, width: int) -> Rows:
+    """The rows, cut to `width` tokens."""
+    column = np.broadcast_to(np.arange(width, dtype=np.int32), (len(rows["index"]), width))
+    return rows | {"column": np.ascontiguousarray(column)}
+
+
+def epoch_batches(
+    seed: int, epoch: int, lengths: np.ndarray, widths: Sequence[int], batch_size: int
+) -> list[Rows]:
+    """The rows of every batch of an epoch: each sentence once, similar lengths together.
+
+    Sentences are shuffled, then sorted by bucket; so a batch mixes buckets only where one ends.
+    The one batch that is not full is padded with weight 0. The batches come in random order.
+    """
+    order = epoch_order(seed, epoch, len(lengths))
+    buckets = np.array([fit_width(length, widths) for length in lengths])
+    order = order[np.argsort(buckets[order], kind="stable")]
+    found = []
+    for start in range(0, len(order), batch_size):
+        index = order[start : start + batch_size]
+        width = int(buckets[index].max())
+        missing = batch_size - len(index)
+        rows = train_rows(np.concatenate([index, np.zeros(missing, np.int32)]), epoch)
+        rows["weight"][len(index) :] = 0.0
+        found.append(with_columns(rows, width))
+    shuffle = np.random.default_rng((seed, epoch, 1)).permutation(len(found))
+    return [found[i] for i in shuffle]
+
+
+def scoring_batches(lengths: np.ndarray, widths: Sequence[int], batch_size: int) -> list[Rows]:
+    """Rows that hold every sentence once, shortest first; the last batch is padded."""
+    order = np.argsort(lengths, kind="stable").astype(np.int32)
+    found = []
+    for rows in padded_rows(len(order), batch_size):
+        index = order[rows["index"]]
+        longest = int(lengths[index[rows["weight"] > 0]].max())
+        found.append(with_columns(rows | {"index": index}, fit_width(longest, widths)))
+    return found
+
+
+def assemble(
+    data: dict[str, Array], tables: dict[str, Array], rows: dict[str, Array]
+) -> dict[str, Array]:
+    """The batch of `rows`: its part of the split's `data`, and the word `tables` whole."""
+    place = (rows["index"][:, None], rows["column"])
+    cut = {name: data[name][place] for name in ("tokens", "tags")}
+    return rows | tables | cut | {"lengths": data["lengths"][rows["index"]]}

@@ -1,0 +1,70 @@
+"""The modes of `--task=aspect`, as launch.py calls them."""
+
+from pathlib import Path
+from typing import Any
+
+from common import modes
+from common.config import check_choice
+from common.errors import InputError
+from common.run_folder import default_workdir
+from text.config import TextConfig, check_config, make_config
+
+USED = {
+    "train": {"workdir", "resume"},
+    "eval": {"run", "format"},
+    "predict": {"run", "input", "format", "nbest"},
+    "describe": {"workdir"},
+}
+FILES = {"data_dir", "train_file", "val_file", "test_file"}
+OF_A_RUN = {"eval": FILES | {"columns", "devices"}, "predict": {"devices"}}
+FORMATS = {"eval": ("text", "jsonl"), "predict": ("text", "jsonl", "xml")}
+
+
+def run(launcher: dict[str, Any], settings: dict[str, Any], command: str) -> None:
+    """Do what the flags ask for.
+
+    Args:
+        launcher: values of the launcher's own flags.
+        settings: the configuration flags that were given, by name.
+        command: what was typed.
+    """
+    mode = launcher["mode"]
+    modes.check_flags(launcher, settings, used=USED, of_a_run=OF_A_RUN)
+    if mode == "train":
+        _train(launcher, settings, command)
+    elif mode == "describe":
+        from text.architecture import show
+
+        show(make_config(settings), launcher["workdir"])
+    else:
+        form = check_choice("--format", launcher["format"] or "text", FORMATS[mode])
+        _use(mode, launcher, settings, form)
+
+
+def _use(mode: str, launcher: dict[str, Any], settings: dict[str, Any], form: str) -> None:
+    runs = [Path(name) for name in launcher["run"]]
+    if mode == "eval":
+        from text.evaluate import evaluate
+
+        evaluate(runs, {"devices": 0} | settings, as_json=form == "jsonl")
+        return
+    from text.predict import predict
+
+    if not launcher["input"]:
+        raise InputError("--mode=predict needs --input=SENTENCE, a file, or - for standard input")
+    predict(
+        runs,
+        launcher["input"],
+        nbest=launcher["nbest"] or 0,
+        form=form,
+        devices=settings.get("devices", 0),
+    )
+
+
+def _train(launcher: dict[str, Any], settings: dict[str, Any], command: str) -> None:
+    from text.train import train
+
+    config = modes.training_config(launcher, settings, make_config, check_config, TextConfig)
+    given = launcher["workdir"]
+    workdir = Path(given) if given else default_workdir(config.task, config.model)
+    train(config, workdir, resume=launcher["resume"], command=command)

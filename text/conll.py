@@ -1,0 +1,158 @@
+"""Column files of the CoNLL shared tasks: a token and its tag a line, a blank line between
+sentences, as in Tjong Kim Sang and De Meulder 2003, aclanthology.org/W03-0419.
+
+Columns are parted by tabs if every line has one, else by spaces or tabs. Tags are O and
+B, I, E (or L) and S (or U), with or without a type as in B-ASP; terms of every type are read,
+leniently, by `tags.term_ranges`.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from common.errors import InputError
+from text.readings import Reading
+from text.sentences import Sentence, Span
+from text.tags import term_ranges
+from text.tokenizers import CJK
+
+_TAG = re.compile(r"O|[BIESLU](-.+)?")
+_CJK = re.compile(f"[{CJK}]")
+
+
+class Row(NamedTuple):
+    line: int
+    fields: list[str]
+
+
+def split_lines(content: str) -> list[str]:
+    """The lines of a text, whatever ends them; unlike str.splitlines, at no other character."""
+    return content.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+
+
+def parse(content: str, name: str, columns: str | None = None) -> Reading:
+    """The sentences of a column file.
+
+    The text of a sentence is its tokens, a space between them; where no token holds more than
+    one CJK character and some hold one, the file gives a character a line and the text has
+    spaces only between words of other scripts.
+
+    Args:
+        content: the file.
+        name: of the file, for messages.
+        columns: which are token and tag, as names ("token,pos,tag") or numbers from 0 ("0,2",
+            negative from the end); None takes the first as token and finds the tags.
+
+    Raises:
+        InputError: lines of different width, no column of tags, a tag or `columns` that is
+            none.
+    """
+    blocks = _split_blocks(content)
+    rows = [row for block in blocks for row in block]
+    if not rows:
+        return Reading(())
+    width = len(rows[0].fields)
+    for line, fields in rows:
+        if len(fields) != width:
+            raise InputError(
+                f"{name}, line {line}: {len(fields)} columns, but line {rows[0].line} has {width}: "
+                "make them equal"
+            )
+    token_column, tag_column = _choose(columns, width) if columns else (0, _find_tags(rows, name))
+    for line, fields in rows:
+        if not _TAG.fullmatch(fields[tag_column]):
+            raise InputError(
+                f"{name}, line {line}: {fields[tag_column]!r} is no tag such as O, B or I-ASP: "
+                "correct it, or name the columns with --columns=token,tag"
+            )
+        if not fields[token_column]:
+            raise InputError(f"{name}, line {line}: the token is missing")
+    tokens = [[row.fields[token_column] for row in block] for block in blocks]
+    tags = [[row.fields[tag_column] for row in block] for block in blocks]
+    by_character = _is_by_character([token for sentence in tokens for token in sentence])
+    sentences = (
+        _sentence(str(n), *pair, by_character)
+        for n, pair in enumerate(zip(tokens, tags, strict=True), start=1)
+    )
+    return Reading(tuple(sentences))
+
+
+def looks_like_columns(content: str) -> bool:
+    """Whether every line has as many columns, and one of them holds nothing but tags."""
+    rows = [row for block in _split_blocks(content) for row in block]
+    widths = {len(row.fields) for row in rows}
+    return len(widths) == 1 and _best_tag_column(rows)[1] == len(rows)
+
+
+def _split_blocks(content: str) -> list[list[Row]]:
+    """The rows of each sentence."""
+    lines = split_lines(content)
+    filled = [line for line in lines if line.strip(" \t")]
+    by_tab = all("\t" in line for line in filled)
+    blocks: list[list[Row]] = [[]]
+    for n, line in enumerate(lines, start=1):
+        if line.strip(" \t"):
+            # Only ASCII white space parts columns: the ideographic space is a token.
+            fields = line.split("\t") if by_tab else re.split("[ \t]+", line.strip(" \t"))
+            blocks[-1].append(Row(n, fields))
+        elif blocks[-1]:
+            blocks.append([])
+    return [block for block in blocks if block]
+
+
+def _choose(columns: str, width: int) -> tuple[int, int]:
+    """The token and the tag column that --columns names."""
+    names = [name for name in re.split(r"[,\s]+", columns) if name]
+    names = ["token" if name == "word" else name for name in names]
+    if names.count("token") == 1 and names.count("tag") == 1:
+        chosen = names.index("token"), names.index("tag")
+    elif len(names) == 2 and all(re.fullmatch(r"-?\d{1,4}", name) for name in names):
+        chosen = int(names[0]), int(names[1])
+    else:
+        raise InputError(
+            f"--columns={columns} must name a token and a tag column, as in token,pos,tag, "
+            "or give their numbers from 0, as in 0,2"
+        )
+    if not all(-width <= column < width for column in chosen):
+        raise InputError(f"--columns={columns} does not fit a file of {width} columns")
+    return chosen
+
+
+def _best_tag_column(rows: Sequence[Row]) -> tuple[int, int]:
+    """The column after the first in which tags go on longest, and for how many rows."""
+    best, most = 0, 0
+    for column in range(1, len(rows[0].fields)):
+        wrong = (n for n, row in enumerate(rows) if not _TAG.fullmatch(row.fields[column]))
+        count = next(wrong, len(rows))
+        if count > most:
+            best, most = column, count
+    return best, most
+
+
+def _find_tags(rows: Sequence[Row], name: str) -> int:
+    """The column of the tags; the first row that has none there is for the caller to report."""
+    column, count = _best_tag_column(rows)
+    if not count:
+        raise InputError(
+            f"{name}, line {rows[0].line}: no column after the first holds tags such as O, B or "
+            "I-ASP: name the columns with --columns=token,tag, or delete a header line"
+        )
+    return column
+
+
+def _is_by_character(tokens: Sequence[str]) -> bool:
+    ideographic = [token for token in tokens if _CJK.search(token)]
+    return bool(ideographic) and all(len(token) == 1 for token in ideographic)
+
+
+def _sentence(id: str, tokens: Sequence[str], tags: Sequence[str], by_character: bool) -> Sentence:
+    text, places = "", []
+    for n, token in enumerate(tokens):
+        is_apart = not by_character or (len(token) > 1 and len(tokens[n - 1]) > 1)
+        if n and is_apart:
+            text += " "
+        places.append(Span(len(text), len(text) + len(token)))
+        text += token
+    ranges = term_ranges(tags)
+    spans = tuple(Span(places[first].start, places[last - 1].end) for first, last in ranges)
+    return Sentence(id, text, spans)

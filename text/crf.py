@@ -1,0 +1,272 @@
+"""The linear-chain conditional random field (Lafferty, McCallum and Pereira 2001).
+
+The score of tags y for emissions e, over the n real steps of a sentence:
+
+    start[y_1] + sum_t e[t, y_t] + sum_t transitions[y_t, y_t+1] + end[y_n]
+
+and the probability of y is exp(score - log_partition). Every function takes a batch:
+
+    emissions  floating  [B, T, K]  what follows a sentence's length may be anything, NaN too
+    tags       integer   [B, T]     likewise
+    lengths    integer   [B]        real steps, 0 to T; a sentence of length 0 contributes 0
+
+and computes in float32 whatever the emissions are. Shapes are checked when tracing; that
+lengths lie in [0, T] and tags in [0, K) cannot be, and is the caller's promise. Scores of
+minus infinity are legal everywhere and leave the gradients finite.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from common.parallel import default_is_cpu
+from text.crf_params import DISALLOWED, Allowed, CRFParams, expect, prepare, reachable_or_infinite
+from text.crf_recursion import best, best_indices, best_paths, forward, forward_parallel, log_sum
+
+# Where "auto" goes through time in parallel, on accelerators only: fewer dependent steps, but K
+# times the arithmetic. Both numbers are guesses, never measured on an accelerator. On two CPU
+# cores it lost by 2 to 9 times (3 tags; 64, 512 and 5,000 steps; 1 and 16 sentences).
+PARALLEL_MIN_LENGTH = 256
+PARALLEL_MAX_TAGS = 8
+METHODS = ("auto", "scan", "parallel")
+
+
+def score(params: CRFParams, emissions: Array, tags: Array, lengths: Array) -> Array:
+    """The score of given tags.
+
+    Args:
+        params: of K tags.
+        emissions: [B, T, K].
+        tags: [B, T].
+        lengths: [B].
+
+    Returns:
+        float32 [B].
+
+    Raises:
+        ValueError: shapes or dtypes do not fit each other; so in every function here.
+    """
+    return _score(*prepare(params, emissions, lengths), tags, lengths)
+
+
+def log_partition(
+    params: CRFParams,
+    emissions: Array,
+    lengths: Array,
+    *,
+    allowed: Allowed | None = None,
+    method: str = "auto",
+) -> Array:
+    """The logarithm of the summed exp(score) of all tag sequences: the forward algorithm.
+
+    Rabiner, "A tutorial on hidden Markov models", 1989.
+
+    Args:
+        params: of K tags.
+        emissions: [B, T, K].
+        lengths: [B].
+        allowed: sum over these paths only.
+        method: "scan" goes through time step by step, "parallel" in log T rounds
+            (`forward_parallel`), "auto" chooses by the device, T and K.
+
+    Returns:
+        float32 [B]; minus infinity where no path is allowed.
+    """
+    return _log_partition(*prepare(params, emissions, lengths, allowed), lengths, method)
+
+
+def loss(
+    params: CRFParams, emissions: Array, tags: Array, lengths: Array, *, method: str = "auto"
+) -> Array:
+    """The negative log-likelihood of given tags, in nats per sentence.
+
+    Arguments as for `score` and `log_partition`.
+
+    Returns:
+        float32 [B], at least 0; infinity where the path is impossible.
+    """
+    params, emissions = prepare(params, emissions, lengths)
+    return _tags_surprisal(params, emissions, tags, lengths, method)
+
+
+def path_log_probability(
+    params: CRFParams,
+    emissions: Array,
+    tags: Array,
+    lengths: Array,
+    *,
+    allowed: Allowed | None = None,
+    method: str = "auto",
+) -> Array:
+    """The log-probability of given tags, among the allowed paths if `allowed` says which.
+
+    Arguments as for `score` and `log_partition`.
+
+    Returns:
+        float32 [B], at most 0; minus infinity where the path is not allowed.
+    """
+    params, emissions = prepare(params, emissions, lengths, allowed)
+    return -_tags_surprisal(params, emissions, tags, lengths, method)
+
+
+def log_probability_of(
+    params: CRFParams,
+    emissions: Array,
+    lengths: Array,
+    possible: Array,
+    *,
+    allowed: Allowed | None = None,
+    method: str = "auto",
+) -> Array:
+    """The log of the total probability of the paths that keep to `possible`.
+
+    The probability of a span, say, is that of all paths with its tags in its place.
+
+    Args:
+        params: of K tags.
+        emissions: [B, T, K].
+        lengths: [B].
+        possible: bool [B, T, K], the tags that a path may have at each step.
+        allowed: count only these paths, above and below the fraction.
+        method: as for `log_partition`.
+
+    Returns:
+        float32 [B], at most 0; minus infinity where there is no such path.
+    """
+    params, emissions = prepare(params, emissions, lengths, allowed)
+    expect("possible", possible, emissions.shape, jnp.bool_)
+    emissions = _centred(emissions)
+    part = jnp.where(possible, emissions, DISALLOWED)
+    totals = [_log_partition(params, e, lengths, method) for e in (part, emissions)]
+    return -_surprisal(*totals)
+
+
+def marginals(
+    params: CRFParams,
+    emissions: Array,
+    lengths: Array,
+    *,
+    allowed: Allowed | None = None,
+    method: str = "auto",
+) -> Array:
+    """The probability of each tag at each step.
+
+    It is the gradient of the log-partition by the emissions: reverse mode through the forward
+    algorithm is the forward-backward algorithm (Eisner 2016, "Inside-outside and
+    forward-backward algorithms are just backprop").
+
+    Arguments as for `log_partition`.
+
+    Returns:
+        float32 [B, T, K]; a row sums to 1 at a real step and is 0 in the padding, and
+        throughout a sentence that has no allowed path.
+    """
+    params, emissions = prepare(params, emissions, lengths, allowed)
+    return jax.grad(lambda e: _log_partition(params, e, lengths, method).sum())(emissions)
+
+
+def decode(
+    params: CRFParams, emissions: Array, lengths: Array, *, allowed: Allowed | None = None
+) -> tuple[Array, Array]:
+    """The best tags and their score: the Viterbi algorithm (Rabiner 1989).
+
+    Args:
+        params: of K tags.
+        emissions: [B, T, K].
+        lengths: [B].
+        allowed: choose among these paths only.
+
+    Returns:
+        tags int32 [B, T], 0 in the padding, and score float32 [B]. Where no path is allowed
+        the tags are all 0 and the score is minus infinity.
+    """
+    tags, scores = decode_nbest(params, emissions, lengths, 1, allowed=allowed)
+    return tags[:, 0], scores[:, 0]
+
+
+def decode_nbest(
+    params: CRFParams, emissions: Array, lengths: Array, n: int, *, allowed: Allowed | None = None
+) -> tuple[Array, Array]:
+    """The n best tag sequences, exactly: the list Viterbi algorithm.
+
+    It keeps the n best paths into every tag (Seshadri and Sundberg 1994).
+
+    Args:
+        params: of K tags.
+        emissions: [B, T, K].
+        lengths: [B].
+        n: how many, at least 1.
+        allowed: choose among these paths only.
+
+    Returns:
+        tags int32 [B, n, T], 0 in the padding, all different, best first, and score float32
+        [B, n]. Where there are fewer than n paths the rest have tags 0 and score minus
+        infinity; a sentence of length 0 has one path.
+    """
+    if n < 1:
+        raise ValueError(f"n: expected at least 1, got {n}")
+    params, emissions = prepare(params, emissions, lengths, allowed)
+    B, _, K = emissions.shape
+    last, history, offset = forward(partial(best, n=n), n, params, emissions, lengths)
+    ends = (last + params.end[None, :, None]).reshape(n * K, B)  # index: rank * K + tag
+    scores = reachable_or_infinite(best(ends, n) + offset[None])  # [n, B]
+    no_steps = jnp.array([0.0] + [-jnp.inf] * (n - 1))[:, None]
+    scores = jnp.where(lengths[None] > 0, scores, no_steps)
+    tags = best_paths(params, best_indices(ends, n), history, lengths)  # [T, n, B]
+    tags = jnp.where(scores > -jnp.inf, tags, 0)
+    return tags.transpose(2, 1, 0), scores.T
+
+
+def _score(params: CRFParams, emissions: Array, tags: Array, lengths: Array) -> Array:
+    """`score` after `prepare`."""
+    B, T, _ = emissions.shape
+    expect("tags", tags, (B, T), jnp.integer)
+
+    def score_one(emissions: Array, tags: Array, length: Array) -> Array:
+        t = jnp.arange(T)
+        tags = jnp.where(t < length, tags, 0)
+        steps = jnp.take_along_axis(emissions, tags[:, None], axis=1)[:, 0]
+        moves = params.transitions[tags[:-1], tags[1:]]
+        arrivals = jnp.concatenate([params.start[tags[:1]], moves])  # T of them, 0 too
+        leaving = jnp.where(t == length - 1, params.end[tags], 0.0)
+        return jnp.where(t < length, steps + arrivals + leaving, 0.0).sum()
+
+    return reachable_or_infinite(jax.vmap(score_one)(emissions, tags, lengths))
+
+
+def _log_partition(params: CRFParams, emissions: Array, lengths: Array, method: str) -> Array:
+    """`log_partition` after `prepare`."""
+    if method not in METHODS:
+        raise ValueError(f"method: expected one of {', '.join(METHODS)}, got {method!r}")
+    _, T, K = emissions.shape
+    if method == "auto":
+        long = T >= PARALLEL_MIN_LENGTH and K <= PARALLEL_MAX_TAGS
+        method = "parallel" if long and not default_is_cpu() else "scan"
+    if method == "parallel" and T:
+        last, offset = forward_parallel(log_sum, params, emissions, lengths)
+    else:
+        last, _, offset = forward(log_sum, 1, params, emissions, lengths)
+    totals = log_sum(last[0] + params.end[:, None])[0] + offset
+    return jnp.where(lengths > 0, reachable_or_infinite(totals), 0.0)
+
+
+def _centred(emissions: Array) -> Array:
+    """The best tag of each step at 0, which changes no probability and spares digits."""
+    top = lax.stop_gradient(emissions.max(axis=-1, keepdims=True))
+    return emissions - jnp.where(jnp.isfinite(reachable_or_infinite(top)), top, 0.0)
+
+
+def _surprisal(part: Array, whole: Array) -> Array:
+    """-log of the fraction that exp(part) is of exp(whole); rounding never makes it negative."""
+    return jnp.where(part > -jnp.inf, jnp.maximum(whole - part, 0.0), jnp.inf)
+
+
+def _tags_surprisal(
+    params: CRFParams, emissions: Array, tags: Array, lengths: Array, method: str
+) -> Array:
+    """`loss` after `prepare`."""
+    emissions = _centred(emissions)
+    part = _score(params, emissions, tags, lengths)
+    return _surprisal(part, _log_partition(params, emissions, lengths, method))

@@ -1,0 +1,123 @@
+"""From emissions to tags, on one device: the best paths, their probability, their terms'."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from text import crf
+from text.batches import scoring_batches
+from text.crf import CRFParams
+from text.tags import TagScheme
+
+BATCH = 64
+
+_decode = jax.jit(crf.decode)
+_decode_nbest = jax.jit(crf.decode_nbest, static_argnames="n")
+_loss = jax.jit(crf.loss)
+_log_partition = jax.jit(crf.log_partition)
+_log_probability_of = jax.jit(crf.log_probability_of)
+
+
+class Path(NamedTuple):
+    """A tagging of a sentence."""
+
+    tags: np.ndarray  # int32 [T]
+    probability: float  # among the allowed taggings
+
+
+def best_tags(
+    params: CRFParams, emissions: Sequence[np.ndarray], allowed: CRFParams | None
+) -> list[np.ndarray]:
+    """The best tags, int32 [T], of every sentence.
+
+    Args:
+        params: of K tags.
+        emissions: float32 [T, K] of each sentence.
+        allowed: which moves are legal; None allows all.
+    """
+    found: list[np.ndarray] = [np.empty(0, np.int32)] * len(emissions)
+    for members, padded, lengths in _batches(emissions):
+        tags = np.asarray(_decode(params, padded, lengths, allowed=allowed)[0])
+        for place, index in enumerate(members):
+            found[index] = tags[place, : lengths[place]]
+    return found
+
+
+def losses(
+    params: CRFParams, emissions: Sequence[np.ndarray], tags: Sequence[Sequence[int]]
+) -> np.ndarray:
+    """The negative log-likelihood of the gold tags of every sentence, float64 [N]."""
+    found = np.zeros(len(emissions))
+    for members, padded, lengths in _batches(emissions):
+        gold = np.zeros(padded.shape[:2], np.int32)
+        for place, index in enumerate(members):
+            gold[place, : lengths[place]] = tags[index]
+        found[members] = np.asarray(_loss(params, padded, gold, lengths))[: len(members)]
+    return found
+
+
+def best_paths(
+    params: CRFParams, emissions: Sequence[np.ndarray], allowed: CRFParams | None, count: int
+) -> list[list[Path]]:
+    """The `count` best taggings of every sentence, fewer where there are not so many."""
+    found: list[list[Path]] = [[] for _ in emissions]
+    for members, padded, lengths in _batches(emissions):
+        tags, scores = _decode_nbest(params, padded, lengths, count, allowed=allowed)
+        totals = _log_partition(params, padded, lengths, allowed=allowed)
+        chances = np.exp(np.asarray(scores) - np.asarray(totals)[:, None])
+        for place, index in enumerate(members):
+            found[index] = [
+                Path(np.asarray(tags[place, rank, : lengths[place]]), float(chance))
+                for rank, chance in enumerate(chances[place])
+                if chance > 0
+            ]
+    return found
+
+
+def term_probabilities(
+    params: CRFParams,
+    emissions: Sequence[np.ndarray],
+    allowed: CRFParams | None,
+    ranges: Sequence[Sequence[tuple[int, int]]],
+    scheme: TagScheme,
+) -> list[list[float]]:
+    """The probability of each term: that of all taggings with just this term at this place.
+
+    Args:
+        params, emissions, allowed: as for `best_tags`.
+        ranges: the terms of each sentence, as tokens [first, last).
+        scheme: of the tags.
+    """
+    terms = [(n, term) for n, sentence in enumerate(ranges) for term in sentence]
+    possible = [scheme.taggings_with(len(emissions[n]), *term) for n, term in terms]
+    chances = np.zeros(len(terms))
+    for members, padded, lengths in _batches([emissions[n] for n, _ in terms]):
+        mask = np.ones(padded.shape, bool)
+        for place, index in enumerate(members):
+            mask[place, : lengths[place]] = possible[index]
+        logs = _log_probability_of(params, padded, lengths, mask, allowed=allowed)
+        chances[members] = np.exp(np.asarray(logs))[: len(members)]
+    found: list[list[float]] = [[] for _ in ranges]
+    for (n, _), chance in zip(terms, chances, strict=True):
+        found[n].append(min(float(chance), 1.0))
+    return found
+
+
+def _batches(
+    emissions: Sequence[np.ndarray],
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """(sentences [b], emissions float32 [B, T, K], lengths int32 [B]) of usual shapes, b <= B."""
+    if not len(emissions):
+        return
+    lengths = np.array([len(row) for row in emissions], np.int32)
+    for rows in scoring_batches(lengths, (), BATCH):
+        members = rows["index"][rows["weight"] > 0]
+        width = rows["column"].shape[1]
+        padded = np.zeros((BATCH, width, emissions[members[0]].shape[1]), np.float32)
+        for place, index in enumerate(members):
+            padded[place, : lengths[index]] = emissions[index]
+        padded_lengths = np.zeros(BATCH, np.int32)
+        padded_lengths[: len(members)] = lengths[members]
+        yield members, padded, padded_lengths

@@ -1,0 +1,140 @@
+"""Finished runs read back, alone or several averaged; and `--mode=eval`, which scores them."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from common import config as configs
+from common import run_folder
+from common.checkpoint import Checkpoints
+from common.errors import InputError
+from common.writer import say, warn
+from text import corpora, decoding, report
+from text.config import TextConfig, check_config
+from text.crf import CRFParams
+from text.extractor import (
+    Extractor,
+    Placed,
+    Scorer,
+    Tokenized,
+    crf_params,
+    init_state,
+    make_config_lexicon,
+    make_extractor,
+    make_optimization,
+    tokenize_all,
+)
+from text.packed_vectors import open_packed
+from text.vocab import Characters, Vocabulary
+
+# Settings in which averaged runs must agree, since emissions are averaged token by token.
+SHARED = ("tokenizer", "tags", "remove_stop_words", "max_length", "constrained")
+
+
+class TrainedExtractor:
+    """A run read back: its extractor and the selected weights, on the devices."""
+
+    def __init__(self, run: Path, changes: dict[str, Any]):
+        """Read a run folder; nothing else is needed.
+
+        Args:
+            run: the folder.
+            changes: settings that may differ from the run's: where the data and devices are.
+
+        Raises:
+            InputError: it is no run folder of this task, or has no checkpoint.
+        """
+        config = configs.override(configs.load(TextConfig, run / "config.json"), changes)
+        check_config(config)
+        inputs = run_folder.load_inputs(run)
+        lexicon = make_config_lexicon(
+            config,
+            Vocabulary.from_json(inputs["words"]),
+            open_packed(run / "vectors", log=warn),
+            Characters.from_json(inputs["characters"]),
+        )
+        self.config: TextConfig = config
+        self.extractor: Extractor = make_extractor(config, lexicon)
+        # The optimiser only gives the checkpoint its shape, which no number of steps changes.
+        tx, _ = make_optimization(config, steps=10_000)
+        like = self.extractor.devices.abstract(init_state(config, self.extractor, tx))
+        state, _ = Checkpoints(run / "checkpoints").restore("best", like)
+        self.transitions = crf_params(state.variables, len(self.extractor.scheme.tags))
+        self._variables = self.extractor.devices.replicate(state.variables)
+        self._scorer = Scorer(self.extractor)
+
+    def emissions(self, split: Tokenized) -> list[np.ndarray]:
+        """Emissions float32 [T, K] of every sentence."""
+        words = Vocabulary.build(split.words)
+        # Filled up to a power of two, so that chunks of text share compiled programs.
+        size = 1 << max(len(words), 255).bit_length()
+        lexicon, devices = self.extractor.lexicon, self.extractor.devices
+        tables = devices.replicate(lexicon.tables(lexicon.look_up(words, size)))
+        placed = Placed(split, words, tables, devices)
+        return self._scorer.emissions(self._variables, placed)
+
+
+class Ensemble:
+    """One or several runs; the scores of their taggings are averaged."""
+
+    def __init__(self, runs: Sequence[Path], changes: dict[str, Any]):
+        """Args as of `TrainedExtractor`. Raises InputError if the runs do not fit together."""
+        self.members = [TrainedExtractor(run, changes) for run in runs]
+        first = self.members[0]
+        for run, member in zip(runs, self.members, strict=True):
+            for name in SHARED:
+                if getattr(member.config, name) != getattr(first.config, name):
+                    raise InputError(
+                        f"--run={run} has another --{name} than {runs[0]}: runs that are "
+                        "averaged must cut and tag sentences alike"
+                    )
+        self.config, self.extractor = first.config, first.extractor
+        parts = zip(*(member.transitions for member in self.members), strict=True)
+        self.transitions = CRFParams(*(np.mean(part, axis=0) for part in parts))
+
+    def emissions(self, split: Tokenized) -> list[np.ndarray]:
+        """Mean emissions float32 [T, K] of every sentence.
+
+        The score of a tagging is linear in emissions and transitions, so averaging both
+        averages the scores that the runs give to every tagging.
+        """
+        made = zip(*(member.emissions(split) for member in self.members), strict=True)
+        return [np.mean(rows, axis=0) for rows in made]
+
+    def tokenize(self, sentences: Sequence[Any]) -> Tokenized:
+        """Tokens and gold tags of sentences."""
+        return tokenize_all(sentences, self.extractor.tokenize, self.extractor.scheme)
+
+
+def evaluate(runs: Sequence[Path], changes: dict[str, Any], *, as_json: bool) -> dict[str, float]:
+    """Score the test split, print the scores and return them.
+
+    Args:
+        runs: run folders; of several the scores are averaged.
+        changes: settings that may differ from the runs'.
+        as_json: print one line of JSON instead of a table.
+    """
+    ensemble = Ensemble(runs, changes)
+    config = ensemble.config
+    path, sentences = corpora.load_test(
+        test_file=config.test_file,
+        data_dir=config.data_dir,
+        columns=config.columns,
+        merge_repeated=config.merge_repeated,
+        log=warn,
+    )
+    split = ensemble.tokenize(sentences)
+    emissions = ensemble.emissions(split)
+    extractor = ensemble.extractor
+    tags = decoding.best_tags(ensemble.transitions, emissions, extractor.allowed)
+    scores = report.score(extractor.scheme, split, tags, "test")
+    if as_json:
+        say(json.dumps(scores))
+        return scores
+    averaged = f", {len(runs)} runs averaged" if len(runs) > 1 else ""
+    say(f"{path}: {len(sentences)} sentences{averaged}")
+    report.tell_scores(scores, "test")
+    return scores

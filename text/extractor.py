@@ -1,0 +1,245 @@
+"""A term extractor and what goes with it: its optimiser, its first state, its emissions."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+
+from common import optim
+from common.parallel import Devices, fast_bfloat16, local_devices
+from common.state import TrainState, create_state
+from text import batches, tokenizers
+from text.config import TextConfig
+from text.crf import CRFParams
+from text.lexicon import Lexicon, make_lexicon
+from text.models import Tagger
+from text.packed_vectors import PackedVectors
+from text.sentences import Sentence, Span
+from text.tags import SCHEMES, TagScheme
+from text.tokenizers import Tokenizer
+from text.vocab import Characters, Vocabulary
+
+# Sentences scored in one call: bounds the memory, changes no score.
+SCORING_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Extractor:
+    """A tagger bound to its tokens, tags and words."""
+
+    model: Tagger
+    scheme: TagScheme
+    tokenize: Tokenizer
+    lexicon: Lexicon
+    devices: Devices
+    allowed: CRFParams | None  # legal tag sequences, None if all are
+
+    @property
+    def precision(self) -> str:
+        return jnp.dtype(self.model.dtype).name
+
+
+def make_tokenizer(config: TextConfig) -> Tokenizer:
+    """The tokenizer of a configuration, with its stop words and its longest sentence."""
+    split = tokenizers.TOKENIZERS[config.tokenizer]
+    if not config.remove_stop_words and not config.max_length:
+        return split
+
+    def tokenize(text: str) -> list[Span]:
+        tokens = split(text)
+        if config.remove_stop_words:
+            tokens = tokenizers.remove_stop_words(tokens, text)
+        return tokens[: config.max_length] if config.max_length else tokens
+
+    return tokenize
+
+
+def make_config_lexicon(
+    config: TextConfig,
+    training_words: Vocabulary,
+    vectors: PackedVectors,
+    characters: Characters | None = None,
+) -> Lexicon:
+    """The lexicon that `config` describes."""
+    return make_lexicon(
+        training_words,
+        vectors,
+        trained=config.train_embeddings,
+        random_size=config.embedding_size,
+        reads_chars=config.chars != "none",
+        reads_shapes=config.word_shapes,
+        characters=characters,
+    )
+
+
+def make_extractor(config: TextConfig, lexicon: Lexicon) -> Extractor:
+    """The extractor that `config` describes. Raises InputError for what cannot be."""
+    devices = local_devices(config.devices)
+    half = config.precision == "bfloat16" or (config.precision == "auto" and fast_bfloat16(devices))
+    scheme = SCHEMES[config.tags]
+    model = Tagger(
+        num_tags=len(scheme.tags),
+        encoder=config.model,
+        cell=config.cell,
+        hidden_size=config.hidden_sizes,
+        bidirectional=config.bidirectional,
+        merge=config.merge,
+        learnt_words=lexicon.learnt_words,
+        embedding_size=lexicon.size,
+        embedding_dropout=config.embedding_dropout,
+        recurrent_dropout=config.recurrent_dropout,
+        output_dropout=config.dropout,
+        word_dropout=config.word_dropout,
+        char_encoder=None if config.chars == "none" else config.chars,
+        num_chars=len(lexicon.characters),
+        shape_features=config.word_shapes,
+        crf=config.crf,
+        dtype=jnp.bfloat16 if half else jnp.float32,
+        axis_name=devices.axis_name,
+    )
+    allowed = scheme.allowed() if config.constrained else None
+    return Extractor(model, scheme, make_tokenizer(config), lexicon, devices, allowed)
+
+
+@dataclass(frozen=True)
+class Tokenized:
+    """Sentences and their tokens.
+
+    Attributes:
+        sentences: N of them.
+        tokens: the offsets of each one's tokens.
+        tags: the gold tags of each one's tokens.
+    """
+
+    sentences: Sequence[Sentence]
+    tokens: list[list[Span]]
+    tags: list[list[int]]
+
+    @property
+    def words(self) -> list[list[str]]:
+        """The tokens as they are written."""
+        return [
+            [sentence.text[start:end] for start, end in tokens]
+            for sentence, tokens in zip(self.sentences, self.tokens, strict=True)
+        ]
+
+
+def tokenize_all(
+    sentences: Sequence[Sentence], tokenize: Tokenizer, scheme: TagScheme
+) -> Tokenized:
+    """Tokens and gold tags of sentences."""
+    tokens = [tokenize(sentence.text) for sentence in sentences]
+    pairs = zip(tokens, sentences, strict=True)
+    tags = [scheme.encode(row, sentence.spans) for row, sentence in pairs]
+    return Tokenized(sentences, tokens, tags)
+
+
+class Placed:
+    """A split on the devices, ready to be scored or trained on."""
+
+    def __init__(
+        self, split: Tokenized, vocabulary: Vocabulary, tables: Any, devices: Devices
+    ) -> None:
+        """Args: `tables`, those of the vocabulary, are on the devices already."""
+        rows = [vocabulary.rows(words) for words in split.words]
+        self.lengths = np.array([len(row) for row in rows], np.int32)
+        self.widths = batches.bucket_widths(self.lengths)
+        encoded = batches.encode(rows, split.tags, max(self.widths))
+        self.data = {"split": devices.replicate(encoded._asdict()), "tables": tables}
+
+
+class Scorer:
+    """Emissions of a split, for any state; compiled once for each width."""
+
+    def __init__(self, extractor: Extractor):
+        self._devices = extractor.devices
+        model = extractor.model
+
+        def emissions(variables: dict, data: dict, rows: dict) -> Array:
+            batch = batches.assemble(data["split"], data["tables"], rows)
+            return cast(Array, model.apply(variables, batch, train=False)[0])
+
+        self._emissions = self._devices.compile(emissions)
+
+    def emissions(self, variables: Any, placed: Placed) -> list[np.ndarray]:
+        """Emissions float32 [T, K] of every sentence, without padding.
+
+        Args:
+            variables: on the devices.
+            placed: the split.
+        """
+        count = self._devices.count
+        size = -(-SCORING_BATCH // count) * count
+        found: list[np.ndarray] = [np.empty(0)] * len(placed.lengths)
+        for rows in batches.scoring_batches(placed.lengths, placed.widths, size):
+            made = self._emissions(variables, placed.data, self._devices.shard(rows))
+            made = self._devices.unshard(made)
+            for place, index in enumerate(rows["index"]):
+                if rows["weight"][place]:
+                    found[index] = made[place, : placed.lengths[index]]
+        return found
+
+
+def crf_params(variables: Any, num_tags: int) -> CRFParams:
+    """The transitions of a trained tagger, float32 on the host; zero for one without a CRF.
+
+    Args:
+        variables: one copy, not one per device.
+    """
+    learnt = variables["params"].get("crf")
+    if learnt is None:
+        return CRFParams(*(np.zeros(s, np.float32) for s in ((num_tags,) * 2, num_tags, num_tags)))
+    return CRFParams(*(np.asarray(learnt[name]) for name in CRFParams._fields))
+
+
+def init_state(
+    config: TextConfig,
+    extractor: Extractor,
+    tx: optax.GradientTransformation,
+    start: tuple[Array, np.ndarray] | None = None,
+) -> TrainState:
+    """A new state from a key and the first learnt embedding; without, only shapes and types."""
+    lexicon = extractor.lexicon
+    batch = smallest_batch(lexicon)
+
+    def init(key: Array, embedding: Array) -> TrainState:
+        variables = dict(extractor.model.init(key, batch, train=False))
+        variables["params"] = {**variables["params"], "embedding": embedding}
+        return create_state(variables, tx, ema=config.ema > 0)
+
+    if start is None:
+        empty = jnp.zeros((lexicon.learnt_words, lexicon.size))
+        return jax.eval_shape(init, jax.random.key(0), empty)
+    return jax.jit(init)(*start)
+
+
+def smallest_batch(lexicon: Lexicon) -> dict[str, Any]:
+    """A batch of one sentence of one token, for shapes alone."""
+    tokens, lengths = np.zeros((1, 1), np.int32), np.zeros(1, np.int32)
+    tables = lexicon.tables(lexicon.look_up(Vocabulary(())))
+    return tables | {"tokens": tokens, "lengths": lengths}
+
+
+def make_optimization(
+    config: TextConfig, steps: int
+) -> tuple[optax.GradientTransformation, optax.Schedule]:
+    """Optimiser and learning rate by step, for epochs of `steps` steps."""
+    schedule = optim.make_schedule(
+        config.schedule,
+        config.learning_rate,
+        config.epochs * steps,
+        warmup_steps=round(config.warmup_epochs * steps),
+    )
+    tx = optim.make_optimizer(
+        config.optimizer,
+        schedule,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+        clip=config.clip,
+    )
+    return tx, schedule

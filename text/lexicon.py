@@ -1,0 +1,143 @@
+"""What a run knows of words: their rows, vectors, spelling and shape, as tables on the device.
+
+The word tables of V words, of which word 0 is padding:
+
+    learnt   int32   [V]     row of the learnt embedding, or -1: the vector is used
+    vectors  float32 [V, D]  pre-trained vectors, 0 for a word without
+    chars    int32   [V, W]  characters, if the model reads them
+    shapes   float32 [V, F]  how the word is written, if the model reads that
+
+Row 0 of the learnt embedding is the unknown word. With trained embeddings every training word
+has its own row, whose first value is its vector; with frozen ones there is no other row. A word
+that training never saw has its pre-trained vector in both cases.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from text.embeddings import Vectors, fallback_forms
+from text.packed_vectors import PackedVectors
+from text.vocab import Characters, Vocabulary, word_shapes
+
+CHARACTERS_OF_A_WORD = 20
+UNKNOWN_ROW = 0
+
+
+@dataclass(frozen=True)
+class Lexicon:
+    """The words of a run and where their vectors come from.
+
+    Attributes:
+        training_words: those of the training sentences.
+        characters: those of the training words.
+        vectors: the pre-trained ones, of dimension 0 if there are none.
+        trained: whether embeddings are trained.
+        size: D, of the embedding.
+        reads_chars: whether the model reads characters.
+        reads_shapes: whether it reads how words are written.
+    """
+
+    training_words: Vocabulary
+    characters: Characters
+    vectors: PackedVectors
+    trained: bool
+    size: int
+    reads_chars: bool
+    reads_shapes: bool
+
+    @property
+    def learnt_words(self) -> int:
+        """R, the rows of the learnt embedding."""
+        return 1 + (len(self.training_words) if self.trained else 0)
+
+    def look_up(self, vocabulary: Vocabulary, length: int = 0) -> Vectors:
+        """The vectors of padding and a vocabulary, filled up to `length` words that are not there.
+
+        Without pre-trained vectors, zeros of which none is found.
+        """
+        words = ("", *vocabulary.words)
+        words += ("",) * (length - len(words))
+        if self.vectors.dimension:
+            return self.vectors.lookup(words)
+        zeros = np.zeros((len(words), self.size), np.float32)
+        return Vectors("random", words, zeros, np.zeros(len(words), bool))
+
+    def tables(self, vectors: Vectors) -> dict[str, np.ndarray]:
+        """The word tables of what was looked up."""
+        tables = {"learnt": self._learnt_rows(vectors), "vectors": vectors.matrix}
+        if self.reads_chars:
+            tables["chars"] = self.characters.encode(vectors.words, CHARACTERS_OF_A_WORD)
+        if self.reads_shapes:
+            tables["shapes"] = word_shapes(vectors.words)
+        return tables
+
+    def first_embedding(self, vectors: Vectors, rng: np.random.Generator) -> np.ndarray:
+        """The learnt embedding before training, float32 [R, D].
+
+        Words with a vector start there; the unknown one and others are normal, with the
+        deviation of the vectors (0.1 without any).
+
+        Args:
+            vectors: looked up, of a vocabulary that begins with the training words.
+            rng: draws the others.
+        """
+        matrix, found = (part[: self.learnt_words] for part in (vectors.matrix, vectors.found))
+        deviation = vectors.matrix[vectors.found].std() if vectors.found.any() else 0.1
+        noise = rng.normal(scale=deviation, size=matrix.shape).astype(np.float32)
+        return np.where(found[:, None], matrix, noise)
+
+    def _learnt_rows(self, vectors: Vectors) -> np.ndarray:
+        rows = np.where(vectors.found, -1, UNKNOWN_ROW).astype(np.int32)
+        if self.trained:
+            for place, word in enumerate(vectors.words):
+                forms = (word,) if vectors.found[place] else fallback_forms(word)
+                known = (self._training_rows[form] for form in forms if form in self._training_rows)
+                rows[place] = next(known, rows[place])
+        return rows
+
+    @cached_property
+    def _training_rows(self) -> dict[str, int]:
+        return {word: row for row, word in enumerate(self.training_words.words, 1)}
+
+    def to_json(self) -> dict[str, Any]:
+        """What `inputs.json` keeps of it."""
+        return {
+            "words": self.training_words.to_json(),
+            "characters": self.characters.to_json(),
+            "embedding_size": self.size,
+        }
+
+
+def make_lexicon(
+    training_words: Vocabulary,
+    vectors: PackedVectors,
+    *,
+    trained: bool,
+    random_size: int,
+    reads_chars: bool,
+    reads_shapes: bool,
+    characters: Characters | None = None,
+) -> Lexicon:
+    """The lexicon of a run; without vectors its embedding is random, trained, of `random_size`."""
+    return Lexicon(
+        training_words=training_words,
+        characters=characters or Characters.build(training_words.words),
+        vectors=vectors,
+        trained=trained or not vectors.dimension,
+        size=vectors.dimension or random_size,
+        reads_chars=reads_chars,
+        reads_shapes=reads_shapes,
+    )
+
+
+def count_tokens(sentences: Iterable[Sequence[str]]) -> dict[str, int]:
+    """How often each word occurs."""
+    counts: dict[str, int] = {}
+    for tokens in sentences:
+        for token in tokens:
+            counts[token] = counts.get(token, 0) + 1
+    return counts

@@ -1,0 +1,182 @@
+"""`--mode=predict`: the terms of anyone's text, from a run folder alone."""
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from common.config import check_range
+from common.errors import InputError
+from common.writer import say, warn
+from text import corpus_files, decoding, semeval
+from text.evaluate import Ensemble
+from text.sentences import Sentence, Span
+
+# Sentences read and tagged at a time, so that a file of any length streams.
+CHUNK = 256
+
+
+@dataclass(frozen=True)
+class Term:
+    """A term found, and its probability."""
+
+    span: Span
+    confidence: float
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A sentence with its terms, in order, and the best taggings' terms if they were asked for.
+
+    Attributes:
+        sentence: the text; its spans are what was found.
+        terms: distinct as they are written, each where it occurs first.
+        alternatives: (probability, terms' spans) of the n best taggings.
+    """
+
+    sentence: Sentence
+    terms: tuple[Term, ...]
+    alternatives: tuple[tuple[float, tuple[Span, ...]], ...] = ()
+
+
+def predict(
+    runs: Sequence[Path], inputs: Sequence[str], *, nbest: int, form: str, devices: int
+) -> None:
+    """Print the terms of every input sentence.
+
+    Args:
+        runs: run folders; of several the scores are averaged.
+        inputs: each a file in any format of `corpus_files`, `-` for standard input (a sentence
+            a line), or else a sentence itself.
+        nbest: how many taggings to show of each sentence; 0 or 1 shows the best alone.
+        form: text, jsonl or xml.
+        devices: how many to use, 0 is all.
+
+    Raises:
+        InputError: no run, a file that cannot be read, nbest below 0.
+    """
+    check_range("--nbest", nbest, 0)
+    chunks = [(name, _check_input(name)) for name in inputs]
+    ensemble = Ensemble(runs, {"devices": devices})
+    if form == "xml":
+        say(semeval.HEADER)
+    number = 0
+    for name, path in chunks:
+        for chunk in _read(name, path):
+            for prediction in extract(ensemble, chunk, nbest):
+                number += 1
+                say(_FORMS[form](prediction, number))
+    if form == "xml":
+        say(semeval.FOOTER)
+
+
+def extract(ensemble: Ensemble, sentences: Sequence[Sentence], nbest: int) -> list[Prediction]:
+    """The terms of sentences."""
+    extractor = ensemble.extractor
+    split = ensemble.tokenize(sentences)
+    emissions = ensemble.emissions(split)
+    scores = (ensemble.transitions, emissions, extractor.allowed)
+    tags = decoding.best_tags(*scores)
+    ranges = [extractor.scheme.decode_ranges(row) for row in tags]
+    chances = decoding.term_probabilities(*scores, ranges, extractor.scheme)
+    paths = decoding.best_paths(*scores, nbest) if nbest > 1 else [[] for _ in sentences]
+    found = []
+    for n, sentence in enumerate(sentences):
+        spans = extractor.scheme.decode(split.tokens[n], tags[n])
+        terms: dict[str, Term] = {}
+        for span, chance in zip(spans, chances[n], strict=True):
+            terms.setdefault(sentence.text[slice(*span)], Term(span, chance))
+        alternatives = tuple(
+            (path.probability, extractor.scheme.decode(split.tokens[n], path.tags))
+            for path in paths[n]
+        )
+        found.append(
+            Prediction(
+                Sentence(sentence.id, sentence.text, spans), tuple(terms.values()), alternatives
+            )
+        )
+    return found
+
+
+def _check_input(name: str) -> Path | None:
+    """The file that an input names, None for a sentence or standard input."""
+    try:
+        if name not in ("-", "") and Path(name).exists():
+            return Path(name)
+    except (OSError, ValueError):  # too long for a file name: a sentence
+        return None
+    looks_like_a_file = " " not in name and Path(name).suffix.lower() in corpus_files.EXTENSIONS
+    if looks_like_a_file:
+        raise InputError(f"--input={name} does not exist")
+    return None
+
+
+def _read(name: str, path: Path | None) -> Iterator[list[Sentence]]:
+    """The sentences of an input, a chunk at a time."""
+    if path is not None:
+        sentences = corpus_files.read(path, log=warn, plain=True).sentences
+        for start in range(0, len(sentences), CHUNK):
+            yield list(sentences[start : start + CHUNK])
+    elif name == "-":
+        for lines in _available_lines():
+            found = [Sentence("", line.strip()) for line in lines if line.strip()]
+            for start in range(0, len(found), CHUNK):
+                yield found[start : start + CHUNK]
+    else:
+        yield [Sentence("", name)]
+
+
+def _available_lines() -> Iterator[list[str]]:
+    """The lines of standard input, those that are there at once together."""
+    rest = b""
+    while data := os.read(sys.stdin.fileno(), 1 << 16):
+        *lines, rest = (rest + data).split(b"\n")
+        yield [line.decode(errors="replace") for line in lines]
+    yield [rest.decode(errors="replace")]
+
+
+def _term(text: str, span: Span) -> dict[str, Any]:
+    return {"term": text[slice(*span)], "from": span.start, "to": span.end}
+
+
+def as_json(prediction: Prediction, number: int) -> str:
+    """A line of JSON."""
+    text = prediction.sentence.text
+    terms = [_term(text, t.span) | {"confidence": t.confidence} for t in prediction.terms]
+    line: dict[str, Any] = {"text": text, "terms": terms}
+    if prediction.alternatives:
+        line["nbest"] = [
+            {"probability": chance, "terms": [_term(text, span) for span in spans]}
+            for chance, spans in prediction.alternatives
+        ]
+    return json.dumps(line, ensure_ascii=False)
+
+
+def as_text(prediction: Prediction, number: int) -> str:
+    """The sentence, and a line for each term."""
+    text = prediction.sentence.text
+    rows = [
+        (text[slice(*term.span)], f"{term.span.start}-{term.span.end}", f"{term.confidence:.3f}")
+        for term in prediction.terms
+    ]
+    width = max((len(row[0]) for row in rows), default=0)
+    lines = [f"    {term:<{width}}  {place:>9}  {chance}" for term, place, chance in rows]
+    for chance, spans in prediction.alternatives:
+        terms = ", ".join(text[slice(*span)] for span in spans) or "no term"
+        lines.append(f"    probability {chance:.3f}: {terms}")
+    return "\n".join([text, *(lines or ["    no term"])])
+
+
+def as_xml(prediction: Prediction, number: int) -> str:
+    """The sentence as the SemEval scorer reads it."""
+    sentence = prediction.sentence
+    return semeval.format_sentence(
+        Sentence(sentence.id or str(number), sentence.text, sentence.spans)
+    )
+
+
+_FORMS = {"text": as_text, "jsonl": as_json, "xml": as_xml}
+FORMATS = tuple(_FORMS)

@@ -1,0 +1,95 @@
+"""What a finished run shows: its scores, pictures and predictions, and lines on the terminal."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from common import plots
+from common.writer import say
+from text import pictures, scoring
+from text.config import TextConfig
+from text.crf import CRFParams
+from text.error_report import write_errors
+from text.extractor import Extractor, Tokenized
+from text.semeval import write_predictions
+from text.sentences import Sentence, Span
+from text.tags import TagScheme
+
+SCORERS = {
+    "exact": "exact span (official)",
+    "token": "token, without padding",
+    "keyword": "distinct keyword of a sentence",
+}
+
+
+def predicted_spans(
+    scheme: TagScheme, split: Tokenized, tags: Sequence[np.ndarray]
+) -> list[tuple[Span, ...]]:
+    """The terms that predicted tags mark, as characters."""
+    return [scheme.decode(tokens, row) for tokens, row in zip(split.tokens, tags, strict=True)]
+
+
+def score(
+    scheme: TagScheme, split: Tokenized, tags: Sequence[np.ndarray], prefix: str
+) -> dict[str, float]:
+    """All scores of predicted tags; see `scoring.scores`."""
+    spans = predicted_spans(scheme, split, tags)
+    return scoring.scores(split.sentences, spans, split.tags, tags, prefix)
+
+
+def draw(
+    workdir: Path,
+    config: TextConfig,
+    history: list[dict[str, Any]],
+    best_epoch: int,
+    extractor: Extractor,
+    test: Tokenized,
+    test_tags: Sequence[np.ndarray],
+    transitions: CRFParams,
+) -> None:
+    """Write the pictures, predictions.xml and errors.md of a run."""
+    title, names = f"{config.model}, {config.config}", extractor.scheme.tags
+    plots.plot_curves(
+        workdir / "curves.png",
+        history,
+        metrics=(("loss", "loss per sentence"), ("exact_f1", "exact-span F1")),
+        best_epoch=best_epoch,
+        title=title,
+    )
+    counts = scoring.tag_confusion(test.tags, test_tags, len(names))
+    plots.plot_confusion(workdir / "tag_confusion.png", counts, names, title=title)
+    if config.crf:
+        pictures.plot_transitions(
+            workdir / "transitions.png", *transitions, names, allowed=extractor.allowed, title=title
+        )
+    spans = predicted_spans(extractor.scheme, test, test_tags)
+    pairs = zip(test.sentences, spans, strict=True)
+    write_predictions(
+        workdir / "predictions.xml", [Sentence(s.id, s.text, found) for s, found in pairs]
+    )
+    write_errors(workdir / "errors.md", test.sentences, spans)
+
+
+def tell_scores(scores: dict[str, Any], prefix: str) -> None:
+    """Print precision, recall and F1 of every scorer."""
+    say(f"\n{prefix:<32} precision  recall      F1")
+    for scorer, words in SCORERS.items():
+        numbers = (scores[f"{prefix}/{scorer}_{ratio}"] for ratio in ("precision", "recall", "f1"))
+        say(f"{words:<32} " + "  ".join(f"{number:>8.4f}" for number in numbers))
+
+
+def tell(workdir: Path, config: TextConfig, summary: dict[str, Any]) -> None:
+    """Print the scores and where everything is."""
+    for prefix in ("val", "test"):
+        if f"{prefix}/exact_f1" in summary:
+            tell_scores(summary, prefix)
+    say(
+        f"\nepoch {summary['best_epoch']} of {summary['epochs']}; "
+        f"{summary['sentences_per_second']:.0f} sentences/s, "
+        f"{summary['seconds']:.0f} s of training steps"
+    )
+    names = ["curves.png", "tag_confusion.png", *(["transitions.png"] if config.crf else [])]
+    say(f"pictures: {', '.join(str(workdir / name) for name in names)}")
+    say(f"predictions.xml, errors.md and everything else: {workdir}")

@@ -1,0 +1,209 @@
+"""Recurrent layers over padded batches: simple RNN, LSTM and GRU, in one direction or both.
+
+    RNN("lstm", 128).apply(variables, x, lengths, train) -> float [B, T, 2H]
+
+with x float [B, T, D] and lengths int32 [B]. What stands at padding reaches neither a value
+nor a gradient, and outputs there are 0. The equations and the order of the gates are
+PyTorch's, so that weights can be compared. Dropout draws from the rng stream `dropout`.
+
+Sources: Elman 1990; Hochreiter and Schmidhuber 1997 with the forget gate of Gers et al. 2000;
+Cho et al. 2014, arXiv 1406.1078, the reset gate acting after the recurrent product; Gal and
+Ghahramani 2016, arXiv 1512.05287 (recurrent dropout).
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from common.config import check_choice
+from common.layers import Dropout
+
+Carry = tuple[Array, ...]
+
+
+def step_rnn(projected: Array, recurrent: Array, carry: Carry) -> Carry:
+    """h = tanh(x W + h U + b)."""
+    return (jnp.tanh(projected + recurrent),)
+
+
+def step_lstm(projected: Array, recurrent: Array, carry: Carry) -> Carry:
+    """Gates i, f, g, o; the carry is (h, c)."""
+    i, f, g, o = jnp.split(projected + recurrent, 4, axis=-1)
+    c = jax.nn.sigmoid(f) * carry[1] + jax.nn.sigmoid(i) * jnp.tanh(g)
+    return jax.nn.sigmoid(o) * jnp.tanh(c), c
+
+
+def step_gru(projected: Array, recurrent: Array, carry: Carry) -> Carry:
+    """Gates r, z, n, where r multiplies the recurrent part of n."""
+    x_r, x_z, x_n = jnp.split(projected, 3, axis=-1)
+    h_r, h_z, h_n = jnp.split(recurrent, 3, axis=-1)
+    z = jax.nn.sigmoid(x_z + h_z)
+    n = jnp.tanh(x_n + jax.nn.sigmoid(x_r + h_r) * h_n)
+    return ((1.0 - z) * n + z * carry[0],)
+
+
+class Cell(NamedTuple):
+    """A recurrence with H units.
+
+    Attributes:
+        step: (x W + b [B, G*H], h U [B, G*H], carry) -> the next carry, of which h is the first.
+        biases: where the bias of each of the G gates starts.
+        states: how many arrays [B, H] the carry has.
+        recurrent_bias: whether a bias of the last gate is added to h U too.
+    """
+
+    step: Callable[[Array, Array, Carry], Carry]
+    biases: tuple[float, ...]
+    states: int = 1
+    recurrent_bias: bool = False
+
+
+CELLS = {
+    "rnn": Cell(step_rnn, (0.0,)),
+    # A forget gate that starts open: Jozefowicz et al. 2015.
+    "lstm": Cell(step_lstm, (0.0, 1.0, 0.0, 0.0), states=2),
+    "gru": Cell(step_gru, (0.0, 0.0, 0.0), recurrent_bias=True),
+}
+
+MERGES: dict[str, Callable[[list[Array]], Array]] = {
+    "concat": partial(jnp.concatenate, axis=-1),
+    "sum": sum,  # type: ignore[dict-item]
+}
+
+
+def real_steps(lengths: Array, steps: int) -> Array:
+    """Which of `steps` steps are not padding: bool [B, T, 1] for lengths int32 [B]."""
+    return (jnp.arange(steps)[None] < lengths[:, None])[:, :, None]
+
+
+def per_gate(init: Callable[..., Array], gates: int) -> Callable[..., Array]:
+    """An initialiser of [rows, G*H] that draws each gate's [rows, H] by `init`."""
+
+    def draw(key: Array, shape: tuple[int, int], dtype: Any = jnp.float32) -> Array:
+        gate_shape = (shape[0], shape[1] // gates)
+        keys = jax.random.split(key, gates)
+        return jnp.concatenate([init(k, gate_shape, dtype) for k in keys], axis=-1)
+
+    return draw
+
+
+class RecurrentWeights(nn.Module):
+    """What multiplies the hidden state: kernel U [H, G*H] and bias [1, G*H] or the number 0."""
+
+    cell: Cell
+    features: int
+
+    @nn.compact
+    def __call__(self) -> tuple[Array, Array | float]:
+        gates = len(self.cell.biases)
+        init = per_gate(nn.initializers.orthogonal(), gates)
+        kernel = self.param("kernel", init, (self.features, gates * self.features))
+        if not self.cell.recurrent_bias:
+            return kernel, 0.0
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        return kernel, jnp.pad(bias, ((gates - 1) * self.features, 0))[None]
+
+
+class Direction(nn.Module):
+    """A recurrence from left to right, or with `reverse` from right to left.
+
+    The scan has only what is sequential in it: the recurrent product and the gates. It holds
+    the carry through padding, so that a reversed scan comes to the last token with a carry
+    of zeros. The carry is float32 whatever `dtype` is.
+    """
+
+    cell: str
+    features: int
+    reverse: bool = False
+    recurrent_dropout: float = 0.0
+    dtype: Any = jnp.float32
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x: Array, lengths: Array, train: bool) -> tuple[Array, Array]:
+        """Outputs [B, T, H], and the hidden state after the last step, float32 [B, H]."""
+        cell = CELLS[check_choice("--cell", self.cell, CELLS)]
+        zeros = jnp.zeros((x.shape[0], self.features), jnp.float32)
+        real = real_steps(lengths, x.shape[1])
+        projected = nn.Dense(
+            len(cell.biases) * self.features,
+            kernel_init=per_gate(nn.initializers.glorot_uniform(), len(cell.biases)),
+            bias_init=lambda *_: jnp.repeat(jnp.float32(cell.biases), self.features),
+            dtype=self.dtype,
+            name="input",
+        )(jnp.where(real, x, 0))
+        kernel, bias = RecurrentWeights(cell, self.features, name="recurrent")()
+        # One mask for all the steps of a sequence.
+        dropout = Dropout(self.recurrent_dropout, self.axis_name, name="recurrent_dropout")
+        scale = dropout(zeros + 1.0, train)
+
+        def step(carry: Carry, inputs: tuple[Array, Array]) -> tuple[Carry, Array]:
+            projected, real = inputs
+            h = (carry[0] * scale).astype(self.dtype)
+            # Cast here, so that the kernel's gradient is summed over the steps in float32.
+            recurrent = jnp.dot(h, kernel.astype(self.dtype), preferred_element_type=jnp.float32)
+            new = cell.step(projected.astype(jnp.float32), recurrent + bias, carry)
+            held = tuple(jnp.where(real, n, old) for n, old in zip(new, carry, strict=True))
+            return held, held[0]
+
+        by_step = projected.swapaxes(0, 1), real.swapaxes(0, 1)
+        carry, h = jax.lax.scan(step, (zeros,) * cell.states, by_step, reverse=self.reverse)
+        return jnp.where(real, h.swapaxes(0, 1), 0).astype(self.dtype), carry[0]
+
+
+class RNN(nn.Module):
+    """A recurrent layer, in both directions unless told otherwise.
+
+    Attributes:
+        cell: a key of `CELLS`.
+        features: H, units of a direction.
+        bidirectional: whether a second recurrence runs from right to left.
+        merge: a key of `MERGES`, how the directions' outputs become one.
+        recurrent_dropout: chance that a unit of the hidden state is missing from the
+            recurrent product, at all steps of a sequence alike; training only.
+        dtype: of the products and the outputs.
+        axis_name: the device axis under `pmap`, None on one device.
+    """
+
+    cell: str = "lstm"
+    features: int = 128
+    bidirectional: bool = True
+    merge: str = "concat"
+    recurrent_dropout: float = 0.0
+    dtype: Any = jnp.float32
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x: Array, lengths: Array, train: bool = False) -> Array:
+        """Outputs of every step, 0 at padding.
+
+        Args:
+            x: float [B, T, D].
+            lengths: int32 [B], 0 to T.
+            train: whether dropout acts.
+
+        Returns:
+            `dtype` [B, T, 2H] if two directions are concatenated, else [B, T, H].
+
+        Raises:
+            InputError: the cell or the merge does not exist.
+        """
+        merge = MERGES[check_choice("--merge", self.merge, MERGES)]
+        outputs = []
+        for name in ("forward", "backward") if self.bidirectional else ("forward",):
+            direction = Direction(
+                self.cell,
+                self.features,
+                reverse=name == "backward",
+                recurrent_dropout=self.recurrent_dropout,
+                dtype=self.dtype,
+                axis_name=self.axis_name,
+                name=name,
+            )
+            outputs.append(direction(x, lengths, train)[0])
+        return merge(outputs)
