@@ -23,7 +23,7 @@ def log_sum(values: np.ndarray, axis: int | None = None) -> np.ndarray:
     """log(sum(exp(values))), minus infinity for nothing or for minus infinities."""
     values = np.asarray(values, np.float64)
     if not values.size:
-        return np.float64(-np.inf)
+        return np.array(-np.inf)
     top = np.maximum(values.max(axis=axis, keepdims=True), -1e300)
     with np.errstate(divide="ignore"):
         return np.log(np.exp(values - top).sum(axis=axis)) + np.squeeze(top, axis)
