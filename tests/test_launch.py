@@ -67,12 +67,13 @@ def test_a_mistake_is_one_line_and_status_2():
 
 DIGITS = ("--task=cifar", "--dataset=digits", "--workdir=run")
 RUN = ("--task=cifar", "--run=runs/one")
+DEMO = ("--task=aspect", "--workdir=run")
 
 
 @pytest.mark.parametrize(
     "flags, message",
     [
-        ((), "--task is missing: choose one of cifar"),
+        ((), "--task is missing: choose one of cifar, aspect"),
         (("--task=mnist",), "flag --task=mnist: value should be one of"),
         (("--task=cifar", "--mode=test"), "flag --mode=test: value should be one of"),
         ((*DIGITS, "--epochs=many"), "flag --epochs=many: "),
@@ -107,6 +108,20 @@ RUN = ("--task=cifar", "--run=runs/one")
         (("--task=cifar", "--mode=predict", "--input=x"), "--mode=predict needs --run=FOLDER"),
         ((*RUN, "--mode=predict"), "--mode=predict needs --input=IMAGE_OR_FOLDER"),
         (("--task=cifar", "--mode=describe", "--run=x"), "--run does not go with --mode=describe"),
+        ((*RUN, "--run=runs/two", "--mode=eval"), "--run may be given once for --task=cifar"),
+        ((*RUN, "--mode=eval", "--nbest=2"), "--nbest does not go with --mode=eval"),
+        ((*RUN, "--mode=eval", "--format=xml"), "--format=xml is unknown: choose one of table, "),
+        ((*DIGITS, "--crf"), "--crf does not belong to this task: its flags are --task, "),
+        ((*DEMO, "--augment=none"), "--augment does not belong to this task: its flags are"),
+        ((*DEMO, "--embeddings=glove,random"), "--embeddings=glove,random: random stands alone"),
+        ((*DEMO, "--devices=1", "--batch_size=401"), "--batch_size=401 is larger than the 400"),
+        ((*DEMO, "--batch_size=20"), "--batch_size=20 does not divide over 8 devices: use a"),
+        ((*DEMO, "--columns=a,b"), "--columns=a,b is for column files, which "),
+        ((*DEMO, "--train_file=none.xml"), "no test sentences: give --test_file"),
+        ((*DEMO, "--data_dir=none"), "--data_dir=none is not a folder"),
+        ((*DEMO, "--config=report_c"), "--config=report_c is unknown: choose one of default, "),
+        ((*DEMO, "--cell=tanh"), "--cell=tanh is unknown: choose one of rnn, lstm, gru"),
+        ((*DEMO, "--top=3"), "--top does not go with --mode=train"),
     ],
 )
 def test_every_mistake_is_named_and_leaves_nothing(call, tmp_path, flags, message):

@@ -69,10 +69,8 @@ class TrainedExtractor:
     def emissions(self, split: Tokenized) -> list[np.ndarray]:
         """Emissions float32 [T, K] of every sentence."""
         words = Vocabulary.build(split.words)
-        # Filled up to a power of two, so that chunks of text share compiled programs.
-        size = 1 << max(len(words), 255).bit_length()
         lexicon, devices = self.extractor.lexicon, self.extractor.devices
-        tables = devices.replicate(lexicon.tables(lexicon.look_up(words, size)))
+        tables = devices.replicate(lexicon.tables(lexicon.look_up(words)))
         placed = Placed(split, words, tables, devices)
         return self._scorer.emissions(self._variables, placed)
 

@@ -54,13 +54,14 @@ class Lexicon:
         """R, the rows of the learnt embedding."""
         return 1 + (len(self.training_words) if self.trained else 0)
 
-    def look_up(self, vocabulary: Vocabulary, length: int = 0) -> Vectors:
-        """The vectors of padding and a vocabulary, filled up to `length` words that are not there.
+    def look_up(self, vocabulary: Vocabulary) -> Vectors:
+        """The vectors of padding and a vocabulary, filled up with words that are not there.
 
-        Without pre-trained vectors, zeros of which none is found.
+        The tables are so filled to a power of two, that texts and splits of a corpus share
+        compiled programs. Without pre-trained vectors, zeros of which none is found.
         """
         words = ("", *vocabulary.words)
-        words += ("",) * (length - len(words))
+        words += ("",) * ((1 << max(len(words) - 1, 255).bit_length()) - len(words))
         if self.vectors.dimension:
             return self.vectors.lookup(words)
         zeros = np.zeros((len(words), self.size), np.float32)

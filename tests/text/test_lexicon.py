@@ -32,7 +32,8 @@ def make(trained, known=VECTORS, **changes):
 def look_up(lexicon, *words):
     """(learnt rows, vectors) of words beside those of training; padding is left out."""
     tables = lexicon.tables(lexicon.look_up(Vocabulary(WORDS).extend(words)))
-    return tables["learnt"][1:].tolist(), tables["vectors"][1:].tolist()
+    last = len(WORDS) + len(words) + 1
+    return tables["learnt"][1:last].tolist(), tables["vectors"][1:last].tolist()
 
 
 def test_frozen_vectors_are_used_and_the_unknown_word_is_learnt():
@@ -69,12 +70,18 @@ def test_learning_starts_at_the_vectors():
 
 def test_tables_are_filled_up():
     lexicon = make(trained=False, reads_chars=True, reads_shapes=True)
-    tables = lexicon.tables(lexicon.look_up(Vocabulary(("Screen", "x")), length=16))
-    assert {name: len(table) for name, table in tables.items()} == dict.fromkeys(tables, 16)
+    tables = lexicon.tables(lexicon.look_up(Vocabulary(("Screen", "x"))))
+    assert {name: len(table) for name, table in tables.items()} == dict.fromkeys(tables, 256)
     assert set(tables) == {"learnt", "vectors", "chars", "shapes"}
     assert (tables["chars"][1, :6] > 1).all() and not tables["chars"][3:].any()
     assert tables["chars"][2, 0] == 1, "x is in no training word"
     assert tables["shapes"][1].any() and not tables["shapes"][0].any()
+
+
+@pytest.mark.parametrize("words, rows", [(0, 256), (255, 256), (256, 512), (5000, 8192)])
+def test_tables_have_few_lengths(words, rows):
+    vocabulary = Vocabulary(tuple(f"w{number}" for number in range(words)))
+    assert len(make(trained=False).look_up(vocabulary).words) == rows
 
 
 @pytest.mark.parametrize("trained", [True, False])

@@ -66,7 +66,7 @@ def test_run_folder_is_complete(run):
 
 
 def test_eval_repeats_the_scores(run, capsys):
-    launch(mode="eval", run=str(run), format="jsonl")
+    launch(mode="eval", run=[str(run)], format="jsonl")
     scores = json.loads(capsys.readouterr().out)
     summary = json.loads((run / "summary.json").read_text())
     for name in ("test/accuracy", "test/loss", "test/ece", "test/per_class"):
@@ -74,7 +74,7 @@ def test_eval_repeats_the_scores(run, capsys):
 
 
 def test_eval_prints_every_class(run, capsys):
-    launch(mode="eval", run=str(run))
+    launch(mode="eval", run=[str(run)])
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines[:10]] == list("0123456789")
     assert lines[-1].startswith("test accuracy 0.")
@@ -84,7 +84,7 @@ def test_predictions_are_the_logits_of_the_files(run, tmp_path, capsys):
     test = datasets.load("digits").test
     for i in range(6):
         Image.fromarray(test.images[i]).save(tmp_path / f"{i}-{test.labels[i]}.png")
-    launch(mode="predict", run=str(run), input=[str(tmp_path)], format="jsonl", top=10)
+    launch(mode="predict", run=[str(run)], input=[str(tmp_path)], format="jsonl", top=10)
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [row["image"] for row in rows] == sorted(str(p) for p in tmp_path.iterdir())
     for row in rows:
@@ -98,7 +98,7 @@ def test_predictions_are_the_logits_of_the_files(run, tmp_path, capsys):
 def test_predict_table_names_file_and_classes(run, tmp_path, capsys):
     path = tmp_path / "grey.png"
     Image.fromarray(np.arange(40 * 50, dtype=np.uint8).reshape(40, 50)).save(path)
-    launch(mode="predict", run=str(run), input=[str(path)])
+    launch(mode="predict", run=[str(run)], input=[str(path)])
     words = capsys.readouterr().out.split()
     assert words[0] == str(path) and len(words) == 1 + 2 * 3
 
