@@ -32,7 +32,7 @@ flags.DEFINE_integer("nbest", None, "aspect: taggings shown for each sentence [t
 LAUNCHER = ("task", "mode", "workdir", "resume", "run", "input", "format", "top", "nbest")
 
 # Defaults in brackets; None means "the configuration's".
-flags.DEFINE_string("config", None, "A named set of defaults [the model's own recipe; default].")
+flags.DEFINE_string("config", None, "A named set of defaults, see the README [the model's].")
 flags.DEFINE_string("model", None, "cnn, cnn_b, resnet18/34/50/101/152, plain18/34; birnn, decnn.")
 flags.DEFINE_string("data_dir", None, "Where the data are; see the README for the forms.")
 flags.DEFINE_float("val_fraction", None, "Share of training data held out [0.1; aspect 0.05].")
@@ -89,7 +89,7 @@ flags.DEFINE_string("chars", None, "none, cnn or lstm: features from a word's ch
 flags.DEFINE_bool("word_shapes", None, "Features from capitals and digits [false].")
 flags.DEFINE_float("embedding_dropout", None, "Of what enters the first layer [0.2].")
 flags.DEFINE_float("recurrent_dropout", None, "Of the state, one mask a sentence [0].")
-flags.DEFINE_float("word_dropout", None, "Chance that a word is read as the unknown one [0].")
+flags.DEFINE_float("word_dropout", None, "Chance that a word is read as unknown [trained: 0.05].")
 flags.DEFINE_string("select", None, "best or last: the epoch whose weights are kept [best].")
 
 

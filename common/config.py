@@ -58,8 +58,10 @@ def load(kind: type[Config], path: Path) -> Config:
     """Read what `save` wrote; InputError if the file is absent or of another version."""
     try:
         fields = json.loads(path.read_text())
+        if fields.get("task") != getattr(kind, "task", None):
+            raise InputError(f"{path} is of a run of --task={fields.get('task')}: give that task")
         return kind(**fields)
     except FileNotFoundError:
         raise InputError(f"{path} does not exist: --run names a folder that a run wrote") from None
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, AttributeError, OSError) as error:
         raise InputError(f"{path} is not a configuration of this version: {error}") from None

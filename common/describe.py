@@ -132,14 +132,18 @@ def _row(call: _Call, params: list[tuple[str, int]], first: bool) -> Row:
 
 
 def _positions(call: _Call) -> int:
-    """How often the kernel is multiplied for one example: pixels, time steps, or once."""
+    """How often the kernel is multiplied for one example: pixels, time steps, or once.
+
+    The leading axis counts too: it is 1, or the parts of the example, such as the words of a
+    sentence. A module of our own tells its `positions` itself.
+    """
     if isinstance(call.module, WHOLE_LAYERS):
         return call.inputs[1]
     if isinstance(call.module, KERNEL_LAYERS):
         features = call.module.features
         channels = math.prod(features) if isinstance(features, Sequence) else features
-        return math.prod(call.outputs[1:]) // channels
-    return 0
+        return math.prod(call.outputs) // channels
+    return getattr(call.module, "positions", 0)
 
 
 def _kind(module: nn.Module) -> str:

@@ -13,6 +13,7 @@ import dataclasses
 import json
 import platform
 import time
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,9 @@ from common.errors import InputError
 from common.writer import say
 
 # A resumed run may find its data elsewhere and have other devices; all else is the run's.
-FREE_ON_RESUME = ("data_dir", "devices", "checkpoint_minutes")
+FREE_ON_RESUME = (
+    "data_dir", "train_file", "val_file", "test_file", "devices", "checkpoint_minutes"
+)  # fmt: skip
 
 
 def default_workdir(task: str, model: str) -> Path:
@@ -61,8 +64,7 @@ def open_run(workdir: Path, config: Any, inputs: dict[str, Any]) -> None:
     config_path, inputs_path = workdir / "config.json", workdir / "inputs.json"
     if inputs_path.exists() and load_inputs(workdir) != inputs:
         raise InputError(
-            f"the data differ from those that the run in {workdir} was trained on: give the "
-            "same --dataset and --data_dir"
+            f"the data differ from those that the run in {workdir} was trained on: give the same"
         )
     try:
         workdir.mkdir(parents=True, exist_ok=True)
@@ -83,13 +85,16 @@ def check_same(saved: Any, given: Any) -> None:
             )
 
 
-def load_inputs(workdir: Path) -> dict[str, Any]:
-    """What `open_run` was given as `inputs`."""
+def load_inputs(workdir: Path, needed: Sequence[str] = ()) -> dict[str, Any]:
+    """What `open_run` was given as `inputs`; InputError unless the `needed` ones are there."""
     path = workdir / "inputs.json"
     try:
-        return json.loads(path.read_text())
+        inputs = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read, so {workdir} is no run: {error}") from None
+    if not isinstance(inputs, dict) or not set(needed) <= set(inputs):
+        raise InputError(f"{path} is damaged: copy the whole run folder again")
+    return inputs
 
 
 def note_command(workdir: Path, command: str) -> str:

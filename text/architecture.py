@@ -10,7 +10,7 @@ from common.structure import plot_structure
 from common.writer import say
 from text.config import TextConfig
 from text.embeddings import parse_sources, source_dimension
-from text.extractor import make_config_lexicon, make_extractor, smallest_batch
+from text.extractor import EMBEDDING_SIZE, make_config_lexicon, make_extractor, smallest_batch
 from text.packed_vectors import PackedVectors
 from text.vocab import Vocabulary
 
@@ -23,7 +23,9 @@ def show(config: TextConfig, workdir: str | None) -> None:
     No corpus is read: learnt embeddings have one row, that of the unknown word.
     """
     dimension = sum(
-        config.embedding_size if source == "word2vec" else source_dimension(source)
+        (config.embedding_size or EMBEDDING_SIZE)
+        if source == "word2vec"
+        else source_dimension(source)
         for source in parse_sources(config.embeddings)
     )
     config = dataclasses.replace(config, embedding_size=dimension or config.embedding_size)

@@ -121,14 +121,29 @@ def epoch_batches(
     return [found[i] for i in shuffle]
 
 
-def scoring_batches(lengths: np.ndarray, widths: Sequence[int], batch_size: int) -> list[Rows]:
-    """Rows that hold every sentence once, shortest first; the last batch is padded."""
+def scoring_batches(
+    lengths: np.ndarray, widths: Sequence[int], tokens: int, multiple: int = 1
+) -> list[Rows]:
+    """Rows that hold every sentence once, shortest first, in batches of few shapes.
+
+    Args:
+        lengths: int [N].
+        widths: that batches may have; a longer sentence gets a usual one.
+        tokens: about this many in a batch, padding included.
+        multiple: of which the sentences of every batch are one.
+    """
     order = np.argsort(lengths, kind="stable").astype(np.int32)
-    found = []
-    for rows in padded_rows(len(order), batch_size):
-        index = order[rows["index"]]
-        longest = int(lengths[index[rows["weight"] > 0]].max())
-        found.append(with_columns(rows | {"index": index}, fit_width(longest, widths)))
+    found, start = [], 0
+    while start < len(order):
+        # The width that holds the next sentence also says how many of them make a batch.
+        width = fit_width(int(lengths[order[start]]), widths)
+        size = max(1 << (tokens // width).bit_length() - 1, 1) if tokens >= width else 1
+        size = -(-size // multiple) * multiple
+        index = order[start : start + size]
+        index = index[lengths[index] <= width]
+        start += len(index)
+        rows = next(padded_rows(len(index), size))
+        found.append(with_columns(rows | {"index": index[rows["index"]]}, width))
     return found
 
 

@@ -15,8 +15,10 @@ USED = {
     "predict": {"run", "input", "format", "nbest"},
     "describe": {"workdir"},
 }
-FILES = {"data_dir", "train_file", "val_file", "test_file"}
-OF_A_RUN = {"eval": FILES | {"columns", "devices"}, "predict": {"devices"}}
+OF_A_RUN = {
+    "eval": {"test_file", "data_dir", "columns", "merge_repeated", "devices"},
+    "predict": {"devices"},
+}
 FORMATS = {"eval": ("text", "jsonl"), "predict": ("text", "jsonl", "xml")}
 
 

@@ -4,32 +4,40 @@
 the set-ups of the two course reports.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from common.config import check_choice, check_range, override
 from common.errors import InputError
-from common.optim import DIRECTIONS, SCHEDULES, WITH_MOMENTUM
+from common.training import TrainingConfig, check_rate, check_training
+from text.models import CHAR_ENCODERS, ENCODERS
+from text.rnn import CELLS, MERGES
+from text.tags import SCHEMES
+from text.tokenizers import TOKENIZERS
 
-PRECISIONS = ("auto", "float32", "bfloat16")
-MODELS = ("birnn", "decnn")
-CELLS = ("rnn", "lstm", "gru")
-MERGES = ("concat", "sum")
-CHARS = ("none", "cnn", "lstm")
-TAGS = ("bio", "bioes", "io")
-TOKENIZERS = ("words", "jieba", "characters")
 WORD2VEC = ("skip_gram", "cbow")
 SELECTIONS = ("best", "last")
+CHOICES: dict[str, Iterable[str]] = {
+    "model": ENCODERS,
+    "cell": CELLS,
+    "merge": MERGES,
+    "chars": ("none", *CHAR_ENCODERS),
+    "tags": SCHEMES,
+    "tokenizer": TOKENIZERS,
+    "word2vec": WORD2VEC,
+    "select": SELECTIONS,
+}
 
 
 @dataclass(frozen=True)
-class TextConfig:
+class TextConfig(TrainingConfig):
     """One training run."""
 
     task: str = "aspect"
     config: str = "default"
+    model: str = "birnn"
     # The text and what is made of it.
-    data_dir: str | None = None
     train_file: str | None = None
     val_file: str | None = None
     test_file: str | None = None
@@ -40,50 +48,44 @@ class TextConfig:
     remove_stop_words: bool = False
     max_length: int = 0  # tokens kept of a sentence, 0 is all
     tags: str = "bio"
-    # The model.
-    model: str = "birnn"
-    cell: str = "lstm"
-    hidden_size: str = "128"  # of a direction, layer by layer: "32,16,16"
-    bidirectional: bool = True
-    merge: str = "concat"
+    # The model. What None means stands in text/extractor.py, or with the model.
+    cell: str | None = None
+    hidden_size: str | None = None  # of a direction, layer by layer: "32,16,16"
+    bidirectional: bool | None = None
+    merge: str | None = None
     crf: bool = False
     constrained: bool = True  # decode legal tag sequences only
     embeddings: str = "glove"
-    embedding_size: int = 100  # of vectors that are not read from files
-    word2vec: str = "skip_gram"
-    train_embeddings: bool = False
+    embedding_size: int | None = None  # of vectors that are not read from files
+    word2vec: str | None = None
+    train_embeddings: bool | None = None
     chars: str = "none"
     word_shapes: bool = False
     embedding_dropout: float = 0.2
-    recurrent_dropout: float = 0.0
-    dropout: float = 0.5  # of every layer's output
-    word_dropout: float = 0.0
+    recurrent_dropout: float | None = None
+    dropout: float | None = 0.5  # of every layer's output
+    word_dropout: float | None = None
     # The training.
     epochs: int = 12
     batch_size: int = 16
     optimizer: str = "adam"
     learning_rate: float = 3e-3
     schedule: str = "cosine"
-    warmup_epochs: float = 1.0
-    momentum: float | None = None
-    weight_decay: float | None = None
+    warmup_epochs: float | None = None
     clip: float = 5.0
-    ema: float = 0.0
-    patience: int = 0
     select: str = "best"  # the epoch of the best validation score, or the last one
-    precision: str = "auto"
-    seed: int = 0
-    devices: int = 0
-    checkpoint_minutes: float = 10.0
+
+    @property
+    def warmup(self) -> float:
+        """`warmup_epochs`; None is one epoch, of a short run a tenth, before a cosine."""
+        if self.warmup_epochs is not None:
+            return self.warmup_epochs
+        return min(1.0, self.epochs / 10) if self.schedule == "cosine" else 0.0
 
     @property
     def hidden_sizes(self) -> tuple[int, ...]:
-        """`hidden_size` as numbers."""
-        return tuple(int(part) for part in self.hidden_size.split(","))
-
-    @property
-    def embeddings_are_random(self) -> bool:
-        return self.embeddings == "random"
+        """`hidden_size` as numbers; None is one layer of 128."""
+        return tuple(int(part) for part in (self.hidden_size or "128").split(","))
 
 
 _REPORTS = {
@@ -92,7 +94,6 @@ _REPORTS = {
     "optimizer": "adam",
     "learning_rate": 1e-3,
     "schedule": "constant",
-    "warmup_epochs": 0.0,
     "clip": 0.0,
     "val_fraction": 0.1,
 }
@@ -144,48 +145,38 @@ def make_config(flags: dict[str, Any]) -> TextConfig:
 
 
 def check_config(config: TextConfig) -> None:
-    """Raise an InputError for a number out of range, or a name that does not exist."""
-    _check_names(config)
-    for name in ("epochs", "batch_size", "embedding_size"):
-        check_range(f"--{name}", getattr(config, name), 1)
-    for name in ("learning_rate", "checkpoint_minutes"):
-        check_range(f"--{name}", getattr(config, name), 0, open_low=True)
-    for name in ("warmup_epochs", "clip", "patience", "devices", "max_length"):
-        check_range(f"--{name}", getattr(config, name), 0)
-    check_range("--seed", config.seed, 0, 2**32 - 1)
-    if config.weight_decay is not None:
-        check_range("--weight_decay", config.weight_decay, 0)
-    rates = ("embedding_dropout", "recurrent_dropout", "dropout", "word_dropout")
-    for name in (*rates, "momentum", "ema", "val_fraction"):
-        value = getattr(config, name) or 0.0
-        if not 0 <= value < 1:
-            raise InputError(f"--{name}={value:g} is out of range: it must be in [0, 1)")
-    sizes = config.hidden_size.split(",")
+    """Raise an InputError for a number out of range, a name or a flag without effect."""
+    check_training(config)
+    for name, known in CHOICES.items():
+        if getattr(config, name) is not None:
+            check_choice(f"--{name}", getattr(config, name), known)
+    for name in ("embedding_dropout", "recurrent_dropout", "word_dropout"):
+        check_rate(name, getattr(config, name))
+    check_range("--max_length", config.max_length, 0)
+    check_range("--embedding_size", config.embedding_size or 1, 1)
+    sizes = (config.hidden_size or "128").split(",")
     if not all(size.isdecimal() and int(size) > 0 for size in sizes):
         raise InputError(
             f"--hidden_size={config.hidden_size} is no list of sizes: write 128 or 32,16,16"
         )
-    if config.momentum is not None and config.optimizer not in WITH_MOMENTUM:
-        raise InputError(
-            f"--momentum does not apply to --optimizer={config.optimizer}: leave it out"
-        )
-    if config.patience and config.val_fraction == 0 and not config.val_file:
-        raise InputError("--patience needs validation data: give --val_fraction above 0")
+    _check_effect(config)
 
 
-def _check_names(config: TextConfig) -> None:
-    choices = {
-        "model": MODELS,
-        "cell": CELLS,
-        "merge": MERGES,
-        "chars": CHARS,
-        "tags": TAGS,
-        "tokenizer": TOKENIZERS,
-        "word2vec": WORD2VEC,
-        "select": SELECTIONS,
-        "precision": PRECISIONS,
-        "optimizer": DIRECTIONS,
-        "schedule": SCHEDULES,
+def _check_effect(config: TextConfig) -> None:
+    """Raise an InputError for an option that the others leave without effect."""
+    recurrent = ("cell", "hidden_size", "bidirectional", "merge", "recurrent_dropout")
+    sources = config.embeddings.split(",")
+    without_effect = {
+        **{name: config.model == "decnn" and "--model=decnn" for name in recurrent},
+        "train_embeddings": config.embeddings == "random" and "--embeddings=random",
+        "embedding_size": not {"random", "word2vec"} & set(sources)
+        and f"--embeddings={config.embeddings}",
+        "word2vec": "word2vec" not in sources and f"--embeddings={config.embeddings}",
     }
-    for name, known in choices.items():
-        check_choice(f"--{name}", getattr(config, name), known)
+    if config.bidirectional is False:
+        without_effect["merge"] = "--bidirectional=false"
+    for name, reason in without_effect.items():
+        if reason and getattr(config, name) is not None:
+            raise InputError(f"--{name} has no effect with {reason}: leave it out")
+    if config.patience and config.select == "last":
+        raise InputError("--patience has no effect with --select=last: leave it out")

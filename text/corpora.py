@@ -172,7 +172,7 @@ def hold_out(train: Sentences, val_fraction: float, seed: int) -> tuple[Sentence
             f"--val_fraction={val_fraction} holds out {count} of {len(train)} sentences: "
             "choose another, or 0 for no validation"
         )
-    held = set(np.random.default_rng(seed).permutation(len(train))[:count].tolist())
+    held = set(np.random.default_rng((seed, 0, 2)).permutation(len(train))[:count].tolist())
     kept = tuple(sentence for n, sentence in enumerate(train) if n not in held)
     return kept, tuple(train[n] for n in sorted(held))
 
@@ -188,13 +188,14 @@ def _normalise(text: str) -> str:
 
 
 def _warn_of_leaks(train: Sentences, val: Sentences, test: Sentences, log: Log) -> None:
-    counts = {"training": leaks(train, test), "validation": leaks(val, test)}
-    found = " and ".join(f"{n} in the {split} split" for split, n in counts.items() if n)
-    if found:
-        log(
-            f"warning: of {len(test)} test sentences, {found} too; "
-            "more than a few short ones would make the test score too good"
-        )
+    parts = {"training": train, "validation": val, "test": test}
+    for one, other in (("training", "test"), ("validation", "test"), ("training", "validation")):
+        if found := leaks(parts[one], parts[other]):
+            log(
+                f"warning: {found} of {len(parts[other])} {other} sentences stand in the {one} "
+                f"split too; more than a few short ones make the {other} score too good "
+                "(--merge_repeated joins a sentence that a file repeats)"
+            )
 
 
 def _fingerprint(*splits: Sentences) -> str:

@@ -11,12 +11,12 @@ from text.batches import scoring_batches
 from text.crf import CRFParams
 from text.tags import TagScheme
 
-BATCH = 64
+TOKENS = 4096  # about as many in a batch, padding included: bounds the memory
 
 _decode = jax.jit(crf.decode)
 _decode_nbest = jax.jit(crf.decode_nbest, static_argnames="n")
 _loss = jax.jit(crf.loss)
-_log_partition = jax.jit(crf.log_partition)
+_path_log_probability = jax.jit(crf.path_log_probability)
 _log_probability_of = jax.jit(crf.log_probability_of)
 
 
@@ -64,32 +64,33 @@ def best_paths(
     """The `count` best taggings of every sentence, fewer where there are not so many."""
     found: list[list[Path]] = [[] for _ in emissions]
     for members, padded, lengths in _batches(emissions):
-        tags, scores = _decode_nbest(params, padded, lengths, count, allowed=allowed)
-        totals = _log_partition(params, padded, lengths, allowed=allowed)
-        chances = np.exp(np.asarray(scores) - np.asarray(totals)[:, None])
-        for place, index in enumerate(members):
-            found[index] = [
-                Path(np.asarray(tags[place, rank, : lengths[place]]), float(chance))
-                for rank, chance in enumerate(chances[place])
-                if chance > 0
-            ]
+        tags, scores = map(
+            np.asarray, _decode_nbest(params, padded, lengths, count, allowed=allowed)
+        )
+        for rank in range(count):
+            logs = _path_log_probability(params, padded, tags[:, rank], lengths, allowed=allowed)
+            chances = np.exp(np.asarray(logs))
+            for place, index in enumerate(members):
+                if np.isfinite(scores[place, rank]):
+                    path = Path(tags[place, rank, : lengths[place]], float(chances[place]))
+                    found[index].append(path)
     return found
 
 
 def term_probabilities(
     params: CRFParams,
     emissions: Sequence[np.ndarray],
-    allowed: CRFParams | None,
     ranges: Sequence[Sequence[tuple[int, int]]],
     scheme: TagScheme,
 ) -> list[list[float]]:
-    """The probability of each term: that of all taggings with just this term at this place.
+    """The probability of each term: of all legal taggings with just this term at this place.
 
     Args:
-        params, emissions, allowed: as for `best_tags`.
+        params, emissions: as for `best_tags`.
         ranges: the terms of each sentence, as tokens [first, last).
         scheme: of the tags.
     """
+    allowed = scheme.allowed()
     terms = [(n, term) for n, sentence in enumerate(ranges) for term in sentence]
     possible = [scheme.taggings_with(len(emissions[n]), *term) for n, term in terms]
     chances = np.zeros(len(terms))
@@ -112,12 +113,11 @@ def _batches(
     if not len(emissions):
         return
     lengths = np.array([len(row) for row in emissions], np.int32)
-    for rows in scoring_batches(lengths, (), BATCH):
+    for rows in scoring_batches(lengths, (), TOKENS):
         members = rows["index"][rows["weight"] > 0]
-        width = rows["column"].shape[1]
-        padded = np.zeros((BATCH, width, emissions[members[0]].shape[1]), np.float32)
+        padded = np.zeros((*rows["column"].shape, emissions[members[0]].shape[1]), np.float32)
         for place, index in enumerate(members):
             padded[place, : lengths[index]] = emissions[index]
-        padded_lengths = np.zeros(BATCH, np.int32)
+        padded_lengths = np.zeros(len(padded), np.int32)
         padded_lengths[: len(members)] = lengths[members]
         yield members, padded, padded_lengths

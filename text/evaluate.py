@@ -11,6 +11,7 @@ from common import config as configs
 from common import run_folder
 from common.checkpoint import Checkpoints
 from common.errors import InputError
+from common.training import make_optimization
 from common.writer import say, warn
 from text import corpora, decoding, report
 from text.config import TextConfig, check_config
@@ -24,13 +25,13 @@ from text.extractor import (
     init_state,
     make_config_lexicon,
     make_extractor,
-    make_optimization,
     tokenize_all,
 )
 from text.packed_vectors import open_packed
 from text.vocab import Characters, Vocabulary
 
 # Settings in which averaged runs must agree, since emissions are averaged token by token.
+DATA = ("test_file", "data_dir", "columns", "merge_repeated")  # what says where test data are
 SHARED = ("tokenizer", "tags", "remove_stop_words", "max_length", "constrained")
 
 
@@ -49,7 +50,7 @@ class TrainedExtractor:
         """
         config = configs.override(configs.load(TextConfig, run / "config.json"), changes)
         check_config(config)
-        inputs = run_folder.load_inputs(run)
+        inputs = run_folder.load_inputs(run, ("words", "characters"))
         lexicon = make_config_lexicon(
             config,
             Vocabulary.from_json(inputs["words"]),
@@ -115,15 +116,11 @@ def evaluate(runs: Sequence[Path], changes: dict[str, Any], *, as_json: bool) ->
         changes: settings that may differ from the runs'.
         as_json: print one line of JSON instead of a table.
     """
-    ensemble = Ensemble(runs, changes)
-    config = ensemble.config
-    path, sentences = corpora.load_test(
-        test_file=config.test_file,
-        data_dir=config.data_dir,
-        columns=config.columns,
-        merge_repeated=config.merge_repeated,
-        log=warn,
-    )
+    ensemble = Ensemble(runs, {"devices": changes["devices"]})
+    where = {name: value for name, value in changes.items() if name in DATA}
+    if not {"test_file", "data_dir"} & set(where):  # else those of the run are not meant
+        where = {name: getattr(ensemble.config, name) for name in DATA} | where
+    path, sentences = corpora.load_test(**where, log=warn)
     split = ensemble.tokenize(sentences)
     emissions = ensemble.emissions(split)
     extractor = ensemble.extractor

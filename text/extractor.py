@@ -1,4 +1,4 @@
-"""A term extractor and what goes with it: its optimiser, its first state, its emissions."""
+"""A term extractor and what goes with it: its first state, its emissions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,9 +10,9 @@ import numpy as np
 import optax
 from jax import Array
 
-from common import optim
-from common.parallel import Devices, fast_bfloat16, local_devices
+from common.parallel import Devices, local_devices
 from common.state import TrainState, create_state
+from common.training import choose_dtype
 from text import batches, tokenizers
 from text.config import TextConfig
 from text.crf import CRFParams
@@ -24,8 +24,10 @@ from text.tags import SCHEMES, TagScheme
 from text.tokenizers import Tokenizer
 from text.vocab import Characters, Vocabulary
 
-# Sentences scored in one call: bounds the memory, changes no score.
-SCORING_BATCH = 64
+# Tokens, padding included, scored in one call: bounds the memory, changes no score.
+SCORING_TOKENS = 4096
+EMBEDDING_SIZE = 100  # of random embeddings and of word2vec
+WORD_DROPOUT = 0.05  # of trained embeddings
 
 
 @dataclass(frozen=True)
@@ -69,8 +71,8 @@ def make_config_lexicon(
     return make_lexicon(
         training_words,
         vectors,
-        trained=config.train_embeddings,
-        random_size=config.embedding_size,
+        trained=bool(config.train_embeddings),
+        random_size=config.embedding_size or EMBEDDING_SIZE,
         reads_chars=config.chars != "none",
         reads_shapes=config.word_shapes,
         characters=characters,
@@ -80,30 +82,36 @@ def make_config_lexicon(
 def make_extractor(config: TextConfig, lexicon: Lexicon) -> Extractor:
     """The extractor that `config` describes. Raises InputError for what cannot be."""
     devices = local_devices(config.devices)
-    half = config.precision == "bfloat16" or (config.precision == "auto" and fast_bfloat16(devices))
     scheme = SCHEMES[config.tags]
     model = Tagger(
         num_tags=len(scheme.tags),
         encoder=config.model,
-        cell=config.cell,
+        cell=config.cell or "lstm",
         hidden_size=config.hidden_sizes,
-        bidirectional=config.bidirectional,
-        merge=config.merge,
+        bidirectional=config.bidirectional is not False,
+        merge=config.merge or "concat",
         learnt_words=lexicon.learnt_words,
         embedding_size=lexicon.size,
         embedding_dropout=config.embedding_dropout,
-        recurrent_dropout=config.recurrent_dropout,
-        output_dropout=config.dropout,
-        word_dropout=config.word_dropout,
+        recurrent_dropout=config.recurrent_dropout or 0.0,
+        output_dropout=config.dropout or 0.0,
+        word_dropout=_word_dropout(config, lexicon),
         char_encoder=None if config.chars == "none" else config.chars,
         num_chars=len(lexicon.characters),
         shape_features=config.word_shapes,
         crf=config.crf,
-        dtype=jnp.bfloat16 if half else jnp.float32,
+        dtype=choose_dtype(config, devices),
         axis_name=devices.axis_name,
     )
     allowed = scheme.allowed() if config.constrained else None
     return Extractor(model, scheme, make_tokenizer(config), lexicon, devices, allowed)
+
+
+def _word_dropout(config: TextConfig, lexicon: Lexicon) -> float:
+    """The rate; by default what teaches trained embeddings to meet an unknown word."""
+    if config.word_dropout is not None:
+        return config.word_dropout
+    return WORD_DROPOUT if lexicon.trained else 0.0
 
 
 @dataclass(frozen=True)
@@ -146,10 +154,13 @@ class Placed:
         self, split: Tokenized, vocabulary: Vocabulary, tables: Any, devices: Devices
     ) -> None:
         """Args: `tables`, those of the vocabulary, are on the devices already."""
-        rows = [vocabulary.rows(words) for words in split.words]
+        rows: list[Any] = [vocabulary.rows(words) for words in split.words]
         self.lengths = np.array([len(row) for row in rows], np.int32)
         self.widths = batches.bucket_widths(self.lengths)
-        encoded = batches.encode(rows, split.tags, max(self.widths))
+        # Chunks of text share compiled programs if their number of sentences is a power of two.
+        missing = (1 << max(len(rows) - 1, 0).bit_length()) - len(rows)
+        rows, tags = [*rows, *[[]] * missing], [*split.tags, *[[]] * missing]
+        encoded = batches.encode(rows, tags, max(self.widths))
         self.data = {"split": devices.replicate(encoded._asdict()), "tables": tables}
 
 
@@ -173,10 +184,10 @@ class Scorer:
             variables: on the devices.
             placed: the split.
         """
-        count = self._devices.count
-        size = -(-SCORING_BATCH // count) * count
         found: list[np.ndarray] = [np.empty(0)] * len(placed.lengths)
-        for rows in batches.scoring_batches(placed.lengths, placed.widths, size):
+        for rows in batches.scoring_batches(
+            placed.lengths, placed.widths, SCORING_TOKENS, self._devices.count
+        ):
             made = self._emissions(variables, placed.data, self._devices.shard(rows))
             made = self._devices.unshard(made)
             for place, index in enumerate(rows["index"]):
@@ -223,23 +234,3 @@ def smallest_batch(lexicon: Lexicon) -> dict[str, Any]:
     tokens, lengths = np.zeros((1, 1), np.int32), np.zeros(1, np.int32)
     tables = lexicon.tables(lexicon.look_up(Vocabulary(())))
     return tables | {"tokens": tokens, "lengths": lengths}
-
-
-def make_optimization(
-    config: TextConfig, steps: int
-) -> tuple[optax.GradientTransformation, optax.Schedule]:
-    """Optimiser and learning rate by step, for epochs of `steps` steps."""
-    schedule = optim.make_schedule(
-        config.schedule,
-        config.learning_rate,
-        config.epochs * steps,
-        warmup_steps=round(config.warmup_epochs * steps),
-    )
-    tx = optim.make_optimizer(
-        config.optimizer,
-        schedule,
-        momentum=config.momentum,
-        weight_decay=config.weight_decay,
-        clip=config.clip,
-    )
-    return tx, schedule

@@ -87,7 +87,9 @@ class Lexicon:
             rng: draws the others.
         """
         matrix, found = (part[: self.learnt_words] for part in (vectors.matrix, vectors.found))
-        deviation = vectors.matrix[vectors.found].std() if vectors.found.any() else 0.1
+        own = slice(1 + len(self.training_words))  # not those of other splits
+        known = vectors.matrix[own][vectors.found[own]]
+        deviation = known.std() if len(known) else 0.1
         noise = rng.normal(scale=deviation, size=matrix.shape).astype(np.float32)
         return np.where(found[:, None], matrix, noise)
 
@@ -109,7 +111,6 @@ class Lexicon:
         return {
             "words": self.training_words.to_json(),
             "characters": self.characters.to_json(),
-            "embedding_size": self.size,
         }
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from text import corpus_files, decoding, semeval
 from text.evaluate import Ensemble
 from text.sentences import Sentence, Span
 
-# Sentences read and tagged at a time, so that a file of any length streams.
+# Sentences tagged and printed at a time.
 CHUNK = 256
 
 
@@ -68,7 +69,9 @@ def predict(
         for chunk in _read(name, path):
             for prediction in extract(ensemble, chunk, nbest):
                 number += 1
-                say(_FORMS[form](prediction, number))
+                # Several files may number their sentences alike.
+                id = "" if len(chunks) > 1 else prediction.sentence.id
+                say(_FORMS[form](prediction, id or str(number)))
     if form == "xml":
         say(semeval.FOOTER)
 
@@ -78,11 +81,13 @@ def extract(ensemble: Ensemble, sentences: Sequence[Sentence], nbest: int) -> li
     extractor = ensemble.extractor
     split = ensemble.tokenize(sentences)
     emissions = ensemble.emissions(split)
-    scores = (ensemble.transitions, emissions, extractor.allowed)
-    tags = decoding.best_tags(*scores)
+    scores = (ensemble.transitions, emissions)
+    tags = decoding.best_tags(*scores, extractor.allowed)
     ranges = [extractor.scheme.decode_ranges(row) for row in tags]
     chances = decoding.term_probabilities(*scores, ranges, extractor.scheme)
-    paths = decoding.best_paths(*scores, nbest) if nbest > 1 else [[] for _ in sentences]
+    paths: list[list[decoding.Path]] = [[] for _ in sentences]
+    if nbest > 1:
+        paths = decoding.best_paths(*scores, extractor.allowed, nbest)
     found = []
     for n, sentence in enumerate(sentences):
         spans = extractor.scheme.decode(split.tokens[n], tags[n])
@@ -102,15 +107,17 @@ def extract(ensemble: Ensemble, sentences: Sequence[Sentence], nbest: int) -> li
 
 
 def _check_input(name: str) -> Path | None:
-    """The file that an input names, None for a sentence or standard input."""
+    """The file that an input names, None for a sentence or standard input.
+
+    Raises InputError for what looks like a file, such as a.txt or dir/file, but is none.
+    """
     try:
         if name not in ("-", "") and Path(name).exists():
             return Path(name)
     except (OSError, ValueError):  # too long for a file name: a sentence
         return None
-    looks_like_a_file = " " not in name and Path(name).suffix.lower() in corpus_files.EXTENSIONS
-    if looks_like_a_file:
-        raise InputError(f"--input={name} does not exist")
+    if re.fullmatch(r"\S+\.[A-Za-z]\w{0,5}|\S*/\S*", name):
+        raise InputError(f"--input={name} does not exist; a sentence has a space in it, or no dot")
     return None
 
 
@@ -122,7 +129,7 @@ def _read(name: str, path: Path | None) -> Iterator[list[Sentence]]:
             yield list(sentences[start : start + CHUNK])
     elif name == "-":
         for lines in _available_lines():
-            found = [Sentence("", line.strip()) for line in lines if line.strip()]
+            found = [Sentence("", line.rstrip("\r")) for line in lines if line.strip()]
             for start in range(0, len(found), CHUNK):
                 yield found[start : start + CHUNK]
     else:
@@ -142,7 +149,7 @@ def _term(text: str, span: Span) -> dict[str, Any]:
     return {"term": text[slice(*span)], "from": span.start, "to": span.end}
 
 
-def as_json(prediction: Prediction, number: int) -> str:
+def as_json(prediction: Prediction, id: str) -> str:
     """A line of JSON."""
     text = prediction.sentence.text
     terms = [_term(text, t.span) | {"confidence": t.confidence} for t in prediction.terms]
@@ -155,7 +162,7 @@ def as_json(prediction: Prediction, number: int) -> str:
     return json.dumps(line, ensure_ascii=False)
 
 
-def as_text(prediction: Prediction, number: int) -> str:
+def as_text(prediction: Prediction, id: str) -> str:
     """The sentence, and a line for each term."""
     text = prediction.sentence.text
     rows = [
@@ -170,13 +177,10 @@ def as_text(prediction: Prediction, number: int) -> str:
     return "\n".join([text, *(lines or ["    no term"])])
 
 
-def as_xml(prediction: Prediction, number: int) -> str:
+def as_xml(prediction: Prediction, id: str) -> str:
     """The sentence as the SemEval scorer reads it."""
     sentence = prediction.sentence
-    return semeval.format_sentence(
-        Sentence(sentence.id or str(number), sentence.text, sentence.spans)
-    )
+    return semeval.format_sentence(Sentence(id, sentence.text, sentence.spans))
 
 
 _FORMS = {"text": as_text, "jsonl": as_json, "xml": as_xml}
-FORMATS = tuple(_FORMS)

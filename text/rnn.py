@@ -97,6 +97,7 @@ class RecurrentWeights(nn.Module):
 
     cell: Cell
     features: int
+    positions: int  # how often the kernel is multiplied, for the layer table
 
     @nn.compact
     def __call__(self) -> tuple[Array, Array | float]:
@@ -137,7 +138,9 @@ class Direction(nn.Module):
             dtype=self.dtype,
             name="input",
         )(jnp.where(real, x, 0))
-        kernel, bias = RecurrentWeights(cell, self.features, name="recurrent")()
+        kernel, bias = RecurrentWeights(
+            cell, self.features, x.shape[0] * x.shape[1], name="recurrent"
+        )()
         # One mask for all the steps of a sequence.
         dropout = Dropout(self.recurrent_dropout, self.axis_name, name="recurrent_dropout")
         scale = dropout(zeros + 1.0, train)

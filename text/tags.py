@@ -12,7 +12,6 @@ import numpy as np
 from text.crf import CRFParams
 from text.scoring import exact_counts
 from text.sentences import Sentence, Span
-from text.tokenizers import Tokenizer
 
 OUTSIDE = "O"
 
@@ -123,13 +122,19 @@ SCHEMES = {
 }
 
 
-def ceiling(sentences: Sequence[Sentence], tokenize: Tokenizer, scheme: TagScheme) -> float:
+def ceiling(
+    sentences: Sequence[Sentence], tokens: Sequence[Sequence[Span]], scheme: TagScheme
+) -> float:
     """The exact-span F1 of perfect tags: what tokens and tags cannot express is lost.
 
-    In [0, 1]; 0 for sentences without terms, as every score of nothing.
+    Args:
+        sentences: with their gold terms.
+        tokens: those of each sentence.
+        scheme: of the tags.
+
+    Returns:
+        In [0, 1]; 0 for sentences without terms, as every score of nothing.
     """
-    found = []
-    for sentence in sentences:
-        tokens = tokenize(sentence.text)
-        found.append(scheme.decode(tokens, scheme.encode(tokens, sentence.spans)))
+    pairs = zip(sentences, tokens, strict=True)
+    found = [scheme.decode(row, scheme.encode(row, sentence.spans)) for sentence, row in pairs]
     return exact_counts([sentence.spans for sentence in sentences], found).f1

@@ -11,6 +11,7 @@ import optax
 from jax import Array
 
 from common import run_folder
+from common.batching import steps_per_epoch
 from common.checkpoint import Checkpoints
 from common.config import write_json
 from common.errors import InputError
@@ -18,12 +19,14 @@ from common.loop import Plan, Progress, fit
 from common.parallel import local_devices
 from common.state import TrainState, count_parameters
 from common.step import LossFn, make_train_step
+from common.training import make_optimization
 from common.writer import RunWriter, say
 from text import batches, corpora, crf, decoding, embeddings, packed_vectors, report
 from text.config import TextConfig
 from text.corpora import Corpus
 from text.embeddings import Vectors
 from text.extractor import (
+    EMBEDDING_SIZE,
     Extractor,
     Placed,
     Scorer,
@@ -32,7 +35,6 @@ from text.extractor import (
     init_state,
     make_config_lexicon,
     make_extractor,
-    make_optimization,
     make_tokenizer,
     tokenize_all,
 )
@@ -102,14 +104,12 @@ class Prepared(NamedTuple):
 
 def prepare(config: TextConfig, corpus: Corpus) -> Prepared:
     """Tokenise the corpus, and tell how much of its terms the tokens can express."""
+    if config.patience and not corpus.val:
+        raise InputError("--patience needs validation data: give --val_fraction above 0")
+    steps_per_epoch(len(corpus.train), config.batch_size)  # a batch is not larger than the data
     tokenize, scheme = make_tokenizer(config), SCHEMES[config.tags]
     sentences = {name: getattr(corpus, name) for name in SPLITS}
     splits = {name: tokenize_all(part, tokenize, scheme) for name, part in sentences.items()}
-    if config.batch_size > len(corpus.train):
-        raise InputError(
-            f"--batch_size={config.batch_size} is larger than the {len(corpus.train)} training "
-            "sentences: lower it"
-        )
     training_words = Vocabulary.build(splits["train"].words)
     if not len(training_words):
         raise InputError(f"{corpus.source}: the training sentences have no token")
@@ -118,7 +118,7 @@ def prepare(config: TextConfig, corpus: Corpus) -> Prepared:
         name: {
             "sentences": len(part),
             "spans": sum(len(sentence.spans) for sentence in part),
-            "ceiling": ceiling(part, tokenize, scheme),
+            "ceiling": ceiling(part, splits[name].tokens, scheme),
         }
         for name, part in sentences.items()
     }
@@ -128,20 +128,20 @@ def prepare(config: TextConfig, corpus: Corpus) -> Prepared:
 def open_vectors(
     config: TextConfig, prepared: Prepared, workdir: Path
 ) -> packed_vectors.PackedVectors:
-    """The vectors of a run, packed into its folder unless a stopped run did so."""
+    """The vectors of a run, packed into its folder unless it is resumed and they are there."""
     folder = workdir / "vectors"
-    if not (folder / "sources.json").exists():
+    if not (workdir / "config.json").exists() or not (folder / "sources.json").exists():
         sources = embeddings.parse_sources(config.embeddings)
         if "word2vec" in sources:
             path = embeddings.train_word2vec(
                 prepared.splits["train"].words,
                 workdir / "word2vec.bin",
-                size=config.embedding_size,
-                skip_gram=config.word2vec == "skip_gram",
+                size=config.embedding_size or EMBEDDING_SIZE,
+                skip_gram=config.word2vec != "cbow",
                 seed=config.seed,
             )
             sources[sources.index("word2vec")] = str(path)
-        packed_vectors.pack(sources, folder, log=say)
+        packed_vectors.pack(sources, folder, prepared.words.words, log=say)
     return packed_vectors.open_packed(folder, log=say)
 
 
@@ -200,7 +200,9 @@ def make_plan(
         unit="sentences",
         shown=("loss", "exact_f1"),
     )
-    embedding = extractor.lexicon.first_embedding(vectors, np.random.default_rng(config.seed))
+    embedding = extractor.lexicon.first_embedding(
+        vectors, np.random.default_rng((config.seed, 0, 3))
+    )
     return plan, init_state(config, extractor, tx, (init_key, embedding))
 
 

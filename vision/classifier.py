@@ -1,4 +1,4 @@
-"""A classifier and what goes with it: its optimiser, its first state, its logits."""
+"""A classifier and what goes with it: its first state, its logits."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,10 +11,10 @@ import numpy as np
 import optax
 from jax import Array
 
-from common import optim
 from common.batching import gather, padded_rows
-from common.parallel import Devices, fast_bfloat16, local_devices
+from common.parallel import Devices, local_devices
 from common.state import TrainState, create_state
+from common.training import choose_dtype
 from vision import models
 from vision.config import VisionConfig
 from vision.datasets import Split
@@ -57,8 +57,7 @@ def make_classifier(
 ) -> Classifier:
     """The classifier that `config` describes. Raises InputError for what cannot be."""
     devices = local_devices(config.devices)
-    half = config.precision == "bfloat16" or (config.precision == "auto" and fast_bfloat16(devices))
-    dtype = jnp.bfloat16 if half else jnp.float32
+    dtype = choose_dtype(config, devices)
     model = models.from_config(config, len(classes), dtype=dtype, axis_name=devices.axis_name)
     return Classifier(model, classes, mean, std, devices)
 
@@ -110,24 +109,3 @@ def init_state(
         return jax.eval_shape(init, jax.random.key(0))
     # Run once, so not worth optimising: that took 6 s for `cnn` against 2 s, for the same bits.
     return jax.jit(init, compiler_options={"xla_backend_optimization_level": 1})(key)
-
-
-def make_optimization(
-    config: VisionConfig, steps: int
-) -> tuple[optax.GradientTransformation, optax.Schedule]:
-    """Optimiser and learning rate by step, for epochs of `steps` steps."""
-    schedule = optim.make_schedule(
-        config.schedule,
-        config.learning_rate,
-        config.epochs * steps,
-        warmup_steps=round(config.warmup_epochs * steps),
-    )
-    tx = optim.make_optimizer(
-        config.optimizer,
-        schedule,
-        momentum=config.momentum,
-        weight_decay=config.weight_decay,
-        l2=config.l2,
-        clip=config.clip,
-    )
-    return tx, schedule

@@ -9,47 +9,26 @@ from typing import Any
 
 from common.config import check_choice, check_range, override
 from common.errors import InputError
-from common.optim import DIRECTIONS, SCHEDULES, WITH_MOMENTUM
+from common.training import TrainingConfig, check_rate, check_training
 from vision.datasets import DATASETS
-
-PRECISIONS = ("auto", "float32", "bfloat16")
 
 
 @dataclass(frozen=True)
-class VisionConfig:
+class VisionConfig(TrainingConfig):
     """One training run. Options that are None keep the model's own default."""
 
     task: str = "cifar"
     config: str = "cnn"
     model: str = "cnn"
     batch_norm: bool | None = None
-    dropout: float | None = None
     pool: str | None = None
     shortcut: str | None = None
     stem: str | None = None
     width: float = 1.0  # multiplies every layer's channels
     dataset: str = "cifar10"
-    data_dir: str | None = None
-    val_fraction: float = 0.1
     augment: str = "standard"
-    epochs: int = 30
-    batch_size: int = 128
-    optimizer: str = "nesterov"
-    learning_rate: float = 0.1
-    schedule: str = "one_cycle"
-    warmup_epochs: float = 0.0
-    momentum: float | None = None  # of momentum and nesterov; None is 0.9
-    weight_decay: float | None = None  # decoupled; None is the optimiser's own
-    l2: float = 0.0  # l2 * sum(w^2) over convolution kernels, as Keras means it
-    clip: float = 0.0  # largest global gradient norm, 0 is off
     label_smoothing: float = 0.0
-    ema: float = 0.0  # decay per step of the weights' moving average, 0 is off
-    patience: int = 0  # epochs without improvement before an early stop, 0 is off
-    precision: str = "auto"
     conv: str = "auto"  # how convolutions are computed: auto (Winograd on CPUs) or xla
-    seed: int = 0
-    devices: int = 0  # 0 is all of this machine's
-    checkpoint_minutes: float = 10.0
 
 
 _SGD = {"optimizer": "nesterov", "schedule": "one_cycle", "l2": 2.5e-4}
@@ -126,26 +105,9 @@ def make_config(flags: dict[str, Any]) -> VisionConfig:
 
 def check_config(config: VisionConfig) -> None:
     """Raise an InputError for a number out of range or a name that does not exist."""
-    for name in ("epochs", "batch_size"):
-        check_range(f"--{name}", getattr(config, name), 1)
-    for name in ("learning_rate", "width", "checkpoint_minutes"):
-        check_range(f"--{name}", getattr(config, name), 0, open_low=True)
-    for name in ("warmup_epochs", "l2", "clip", "patience", "devices"):
-        check_range(f"--{name}", getattr(config, name), 0)
-    check_range("--seed", config.seed, 0, 2**32 - 1)
-    if config.weight_decay is not None:
-        check_range("--weight_decay", config.weight_decay, 0)
-    for name in ("momentum", "dropout", "label_smoothing", "ema"):
-        value = getattr(config, name) or 0.0
-        if not 0 <= value < 1:
-            raise InputError(f"--{name}={value:g} is out of range: it must be in [0, 1)")
+    check_training(config)
+    check_range("--width", config.width, 0, open_low=True)
+    check_rate("label_smoothing", config.label_smoothing)
     if config.patience and config.val_fraction == 0:
         raise InputError("--patience needs validation data: give --val_fraction above 0")
     check_choice("--dataset", config.dataset, DATASETS)
-    check_choice("--precision", config.precision, PRECISIONS)
-    check_choice("--optimizer", config.optimizer, DIRECTIONS)
-    check_choice("--schedule", config.schedule, SCHEDULES)
-    if config.momentum is not None and config.optimizer not in WITH_MOMENTUM:
-        raise InputError(
-            f"--momentum does not apply to --optimizer={config.optimizer}: leave it out"
-        )

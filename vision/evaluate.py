@@ -11,6 +11,7 @@ from common import config as configs
 from common import run_folder
 from common.checkpoint import Checkpoints
 from common.errors import InputError
+from common.training import make_optimization
 from common.writer import say, warn
 from vision import scoring
 from vision.config import VisionConfig, check_config
@@ -20,7 +21,6 @@ from vision.train import (
     init_state,
     load_dataset,
     make_classifier,
-    make_optimization,
 )
 
 
@@ -46,7 +46,7 @@ def load_run(run: Path, changes: dict[str, Any]) -> TrainedClassifier:
     """
     config = configs.override(configs.load(VisionConfig, run / "config.json"), changes)
     check_config(config)
-    inputs = run_folder.load_inputs(run)
+    inputs = run_folder.load_inputs(run, ("classes", "mean", "std", "fingerprint"))
     mean, std = (np.array(inputs[name], np.float32) for name in ("mean", "std"))
     classifier = make_classifier(config, tuple(inputs["classes"]), mean, std)
     # The optimiser only gives the checkpoint its shape, which no number of steps changes.

@@ -15,6 +15,7 @@ from common.config import write_json
 from common.loop import Plan, Progress, fit
 from common.state import TrainState, count_parameters
 from common.step import LossFn, make_train_step
+from common.training import make_optimization
 from common.writer import RunWriter, say
 from vision import datasets, report, scoring
 from vision.augment import make_augment
@@ -23,7 +24,6 @@ from vision.classifier import (
     Scorer,
     init_state,
     make_classifier,
-    make_optimization,
 )
 from vision.config import VisionConfig
 from vision.datasets import Dataset

@@ -72,19 +72,32 @@ def test_an_epoch_is_a_function_of_seed_and_number():
     assert order(0, 1) != order(0, 2) and order(0, 1) != order(1, 1)
 
 
-def test_scoring_holds_every_sentence_once_shortest_first():
-    rows = scoring_batches(LENGTHS, bucket_widths(LENGTHS), 10)
+@pytest.mark.parametrize("multiple", [1, 8])
+@pytest.mark.parametrize("tokens", [1, 100, 4096])
+def test_scoring_holds_every_sentence_once_shortest_first(tokens, multiple):
+    widths = bucket_widths(LENGTHS)
+    rows = scoring_batches(LENGTHS, widths, tokens, multiple)
     real = [i for r in rows for i, w in zip(r["index"], r["weight"], strict=True) if w]
     assert sorted(real) == list(range(len(LENGTHS)))
     assert (np.diff(LENGTHS[real]) >= 0).all()
+    shapes = {r["column"].shape for r in rows}
+    assert len(shapes) <= len(widths)
+    assert all(size % multiple == 0 for size, _ in shapes)
+    assert all(size * width <= max(tokens, multiple * width) for size, width in shapes)
+    assert all(LENGTHS[r["index"]].max() <= r["column"].shape[1] for r in rows)
+
+
+def test_scoring_of_nothing_and_of_one_long_sentence():
     assert scoring_batches(np.array([], np.int32), (8,), 10) == []
+    shapes = [r["column"].shape for r in scoring_batches(np.array([5000, 3]), (), 4096)]
+    assert shapes == [(512, 8), (1, 6144)]
 
 
 def test_assembled_batches_are_the_sentences_cut_to_the_width():
     tokens = [[4, 5, 6], [7], [], [8, 9]]
     tags = [[0, 1, 2], [1], [], [0, 1]]
     encoded = encode(tokens, tags, 8)
-    (rows,) = scoring_batches(encoded.lengths, (4,), 5)
+    (rows,) = scoring_batches(encoded.lengths, (4,), 16, multiple=5)
     tables = {"learnt": np.array([3, 1])}
     batch = assemble(encoded._asdict(), tables, rows)
     assert (

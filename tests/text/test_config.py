@@ -48,10 +48,35 @@ def test_a_flag_wins_over_a_named_configuration():
         ({"weight_decay": -1.0}, "--weight_decay=-1 is out of range"),
         ({"seed": -1}, "--seed=-1 is out of range"),
         ({"momentum": 0.9}, "--momentum does not apply to --optimizer=adam"),
-        ({"patience": 2, "val_fraction": 0.0}, "--patience needs validation data"),
+        ({"patience": 2, "select": "last"}, "--patience has no effect with --select=last"),
+        ({"model": "decnn", "cell": "gru"}, "--cell has no effect with --model=decnn: leave it"),
+        ({"model": "decnn", "hidden_size": "8"}, "--hidden_size has no effect with --model=decnn"),
+        ({"bidirectional": False, "merge": "sum"}, "--merge has no effect with --bidirectional="),
+        ({"embedding_size": 8}, "--embedding_size has no effect with --embeddings=glove"),
+        ({"word2vec": "cbow"}, "--word2vec has no effect with --embeddings=glove"),
+        (
+            {"embeddings": "random", "train_embeddings": False},
+            "--train_embeddings has no effect with --embeddings=random",
+        ),
+        ({"warmup_epochs": 12.0}, "--warmup_epochs must be shorter than the run"),
+        ({"warmup_epochs": 1.0, "schedule": "one_cycle"}, "--warmup_epochs does not go with"),
     ],
 )
 def test_mistakes(flags, message):
     with pytest.raises(InputError) as error:
         make_config(flags)
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "flags, epochs",
+    [
+        ({}, 1.0),
+        ({"epochs": 1}, 0.1),
+        ({"schedule": "one_cycle"}, 0.0),
+        ({"schedule": "constant"}, 0.0),
+        ({"schedule": "step", "warmup_epochs": 2.0}, 2.0),
+    ],
+)
+def test_warm_up(flags, epochs):
+    assert make_config(flags).warmup == epochs

@@ -31,7 +31,7 @@ def look_up(source, words, tmp_path, packed):
     """The vectors of `words`, straight from the source or by way of a run folder."""
     if not packed:
         return load_vectors(source, words)
-    pack([source], tmp_path / "run")
+    pack([source], tmp_path / "run", [])
     return open_packed(tmp_path / "run").lookup(words)
 
 

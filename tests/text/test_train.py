@@ -178,6 +178,27 @@ def test_more_in_a_batch_than_there_is(tmp_path):
         training.prepare(config, make_corpus())
 
 
+def test_patience_without_validation():
+    with pytest.raises(InputError, match="--patience needs validation data"):
+        training.prepare(make_config(SMALL | {"patience": 1}), make_corpus(val=0))
+
+
+def test_other_test_sentences_change_no_first_weight(tmp_path):
+    corpus = make_corpus()
+    other = dataclasses.replace(corpus, test=(Sentence("x", "an unseen word", (Span(3, 9),)),))
+    _, state, _ = make(tmp_path / "1", corpus, crf=True)
+    _, state_2, _ = make(tmp_path / "2", other, crf=True)
+    assert_same(state, state_2)
+
+
+def test_validation_is_scored_alike_on_one_device_and_eight(tmp_path):
+    corpus = make_corpus(val=13)
+    plan, state, _ = make(tmp_path / "1", corpus, crf=True, word_shapes=True)
+    plan_8, _, _ = make(tmp_path / "8", corpus, crf=True, word_shapes=True, devices=8)
+    scores, scores_8 = (p.evaluate(p.devices.replicate(state)) for p in (plan, plan_8))
+    assert scores == pytest.approx(scores_8, rel=1e-5) and len(scores) == 10
+
+
 def test_sentences_without_a_token_are_trained_on_and_scored(tmp_path):
     corpus = make_corpus()
     empty = tuple(Sentence(f"e{n}", " " * n) for n in range(3))

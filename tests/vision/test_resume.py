@@ -13,8 +13,9 @@ import jax
 
 from common import config as configs
 from common.checkpoint import Checkpoints
+from common.training import make_optimization
 from tests.toy import assert_same
-from vision.classifier import init_state, make_classifier, make_optimization
+from vision.classifier import init_state, make_classifier
 from vision.config import VisionConfig
 from vision.report import PICTURES
 from vision.train import load_dataset
