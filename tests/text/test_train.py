@@ -105,7 +105,7 @@ def test_an_epoch_compiles_one_step_for_each_width(tmp_path, caplog):
     [
         {"crf": True, "chars": "lstm", "cell": "gru", "hidden_size": "6,5"},
         {"crf": False, "cell": "rnn", "merge": "sum", "tags": "io"},
-        {"crf": True, "model": "decnn", "dropout": 0.1, "tags": "bioes"},
+        {"crf": True, "model": "decnn", "hidden_size": None, "dropout": 0.1, "tags": "bioes"},
     ],
 )
 def test_a_step_moves_every_leaf_and_a_repeated_batch_is_learnt(tmp_path, flags):
