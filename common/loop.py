@@ -106,6 +106,27 @@ class _Stopwatch:
         self._last = now
 
 
+def run(state: TrainState, plan: Plan) -> tuple[TrainState, Progress]:
+    """Train from the latest checkpoint, or where there is none from `state`.
+
+    Args:
+        state: the first one, not yet on all devices.
+        plan: of the run.
+
+    Returns:
+        The selected state, not on all devices, and the progress. Raises as `fit`.
+    """
+    progress, like = Progress(), plan.devices.abstract(state)
+    if plan.checkpoints.exists():
+        state, saved = plan.checkpoints.restore("latest", like)
+        progress = Progress(**saved)
+        total = plan.epochs * plan.steps_per_epoch
+        say(f"resuming {plan.writer.folder} after step {int(state.step)} of {total}")
+    _, progress = fit(plan.devices.replicate(state), plan, progress)
+    best, _ = plan.checkpoints.restore("best", like)
+    return best, progress
+
+
 def fit(state: TrainState, plan: Plan, progress: Progress) -> tuple[TrainState, Progress]:
     """Train to the plan's end, or until validation stops improving.
 

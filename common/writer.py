@@ -27,7 +27,7 @@ class RunWriter:
     """
 
     def __init__(self, folder: Path):
-        self._folder = folder
+        self.folder = folder
         self._path = folder / "metrics.jsonl"
         self.history: list[dict[str, Any]] = []
         self._events: Any = None
@@ -47,7 +47,7 @@ class RunWriter:
         from tensorboardX import SummaryWriter
 
         purge = self.history[-1]["step"] + 1 if self.history else 0
-        self._events = SummaryWriter(str(self._folder / "tensorboard"), purge_step=purge)
+        self._events = SummaryWriter(str(self.folder / "tensorboard"), purge_step=purge)
 
     def write(self, row: dict[str, Any]) -> None:
         """Add an epoch's row, readable by others at once."""
@@ -58,6 +58,11 @@ class RunWriter:
             if name not in ("epoch", "step"):
                 self._events.add_scalar(name, value, row["step"])
         self._events.flush()
+
+    def scores(self, epoch: int) -> dict[str, float]:
+        """Training and validation scores of an epoch."""
+        row = next((row for row in self.history if row["epoch"] == epoch), {})
+        return {name: row[name] for name in row if name.startswith(("train/", "val/"))}
 
     def close(self) -> None:
         if self._events is not None:

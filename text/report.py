@@ -39,32 +39,43 @@ def score(
     return scoring.scores(split.sentences, spans, split.tags, tags, prefix)
 
 
-def draw(
-    workdir: Path,
-    config: TextConfig,
-    history: list[dict[str, Any]],
-    best_epoch: int,
-    extractor: Extractor,
-    test: Tokenized,
-    test_tags: Sequence[np.ndarray],
-    transitions: CRFParams,
-) -> None:
-    """Write the pictures, predictions.xml and errors.md of a run."""
-    title, names = f"{config.model}, {config.config}", extractor.scheme.tags
+def draw(workdir: Path, config: TextConfig, history: list[dict[str, Any]], best_epoch: int) -> None:
+    """Write the curves of a run."""
     plots.plot_curves(
         workdir / "curves.png",
         history,
         metrics=(("loss", "loss per sentence"), ("exact_f1", "exact-span F1")),
         best_epoch=best_epoch,
-        title=title,
+        title=f"{config.model}, {config.config}",
     )
-    counts = scoring.tag_confusion(test.tags, test_tags, len(names))
+
+
+def show_test(
+    workdir: Path,
+    config: TextConfig,
+    extractor: Extractor,
+    test: Tokenized,
+    tags: Sequence[np.ndarray],
+    transitions: CRFParams,
+) -> None:
+    """Write what was predicted of the test split: pictures, predictions.xml and errors.md.
+
+    Args:
+        workdir: the run folder.
+        config: of the run.
+        extractor: of the run.
+        test: the test split.
+        tags: those predicted, int32 [T] of each sentence.
+        transitions: of the selected weights.
+    """
+    title, names = f"{config.model}, {config.config}", extractor.scheme.tags
+    counts = scoring.tag_confusion(test.tags, tags, len(names))
     plots.plot_confusion(workdir / "tag_confusion.png", counts, names, title=title)
     if config.crf:
         pictures.plot_transitions(
             workdir / "transitions.png", *transitions, names, allowed=extractor.allowed, title=title
         )
-    spans = predicted_spans(extractor.scheme, test, test_tags)
+    spans = predicted_spans(extractor.scheme, test, tags)
     pairs = zip(test.sentences, spans, strict=True)
     write_predictions(
         workdir / "predictions.xml", [Sentence(s.id, s.text, found) for s, found in pairs]

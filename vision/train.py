@@ -12,7 +12,7 @@ from common import run_folder
 from common.batching import epoch_batches, gather, steps_per_epoch
 from common.checkpoint import Checkpoints
 from common.config import write_json
-from common.loop import Plan, Progress, fit
+from common.loop import Plan, run
 from common.state import TrainState, count_parameters
 from common.step import LossFn, make_train_step
 from common.training import make_optimization
@@ -145,14 +145,7 @@ def train(config: VisionConfig, workdir: Path, *, resume: bool, command: str) ->
     first_command = run_folder.note_command(workdir, command)
     _tell_start(config, dataset, classifier, state)
     say(f"run folder: {workdir}")
-    progress, like = Progress(), classifier.devices.abstract(state)
-    if checkpoints.exists():
-        state, saved = checkpoints.restore("latest", like)
-        progress = Progress(**saved)
-        total = config.epochs * plan.steps_per_epoch
-        say(f"resuming {workdir} after step {int(state.step)} of {total}")
-    _, progress = fit(classifier.devices.replicate(state), plan, progress)
-    best, _ = checkpoints.restore("best", like)
+    best, progress = run(state, plan)
     test_logits = scorer.score_split(best.variables, dataset.test)
     summary = {
         "task": config.task,
@@ -163,7 +156,7 @@ def train(config: VisionConfig, workdir: Path, *, resume: bool, command: str) ->
         "seed": config.seed,
         "epochs": progress.epoch,
         "best_epoch": progress.best_epoch,
-        **_selected_row(plan.writer.history, progress.best_epoch),
+        **plan.writer.scores(progress.best_epoch),
         **scoring.full_score(test_logits, dataset.test.labels, dataset.classes),
         "params": count_parameters(best.params),
         "images_per_second": progress.steps_per_second * config.batch_size,
@@ -178,12 +171,6 @@ def train(config: VisionConfig, workdir: Path, *, resume: bool, command: str) ->
     report.draw(workdir, config, plan.writer.history, progress.best_epoch, dataset, test_logits)
     report.tell(workdir, summary)
     return summary
-
-
-def _selected_row(history: list[dict[str, Any]], best_epoch: int) -> dict[str, float]:
-    """Training and validation scores of the selected epoch."""
-    row = next((row for row in history if row["epoch"] == best_epoch), {})
-    return {name: row[name] for name in row if name.startswith(("train/", "val/"))}
 
 
 def _tell_start(

@@ -14,8 +14,7 @@ from tests.toy import assert_same
 from text import train as training
 from text.config import make_config
 from text.corpora import Corpus
-from text.extractor import Placed, Scorer, make_config_lexicon, make_extractor
-from text.packed_vectors import PackedVectors
+from text.preparation import prepare
 from text.sentences import Sentence, Span
 
 SMALL = {
@@ -44,21 +43,10 @@ def make_corpus(size=64, val=12, longest=20):
 
 def make(folder, corpus, **flags):
     """(plan, first state, extractor) of a configuration."""
-    config = make_config(SMALL | flags)
-    prepared = training.prepare(config, corpus)
-    vectors = PackedVectors(0, ())
-    lexicon = make_config_lexicon(config, prepared.training_words, vectors)
-    extractor = make_extractor(config, lexicon)
-    found = lexicon.look_up(prepared.words)
-    tables = extractor.devices.replicate(lexicon.tables(found))
-    placed = {
-        name: Placed(split, prepared.words, tables, extractor.devices)
-        for name, split in prepared.splits.items()
-    }
-    folder.mkdir(exist_ok=True)
-    parts = (Scorer(extractor), Checkpoints(folder / "checkpoints"), RunWriter(folder))
-    plan, state = training.make_plan(config, prepared, extractor, found, placed, *parts)
-    return plan, jax.device_get(state), extractor
+    prepared = prepare(make_config(SMALL | flags), corpus, folder)
+    parts = (Checkpoints(folder / "checkpoints"), RunWriter(folder))
+    plan, state = training.make_plan(prepared, *parts)
+    return plan, jax.device_get(state), prepared.extractor
 
 
 def take_steps(plan, state, steps, repeat=None):
@@ -175,12 +163,12 @@ def test_a_whole_run(tmp_path, monkeypatch, capsys, val, select):
 def test_more_in_a_batch_than_there_is(tmp_path):
     config = make_config(SMALL | {"batch_size": 65})
     with pytest.raises(InputError, match="--batch_size=65 is larger than the 64 training"):
-        training.prepare(config, make_corpus())
+        prepare(config, make_corpus(), tmp_path)
 
 
-def test_patience_without_validation():
+def test_patience_without_validation(tmp_path):
     with pytest.raises(InputError, match="--patience needs validation data"):
-        training.prepare(make_config(SMALL | {"patience": 1}), make_corpus(val=0))
+        prepare(make_config(SMALL | {"patience": 1}), make_corpus(val=0), tmp_path)
 
 
 def test_other_test_sentences_change_no_first_weight(tmp_path):
