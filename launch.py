@@ -106,6 +106,9 @@ def main() -> None:
     if FLAGS.task is None:
         raise InputError(f"--task is missing: choose one of {', '.join(TASKS)}")
     own = FLAGS.get_key_flags_for_module(sys.modules[__name__])
+    for flag in own:
+        if flag.present and (flag.value == "" or flag.value == [""]):
+            raise InputError(f"--{flag.name} is empty: give it a value, or leave it out")
     settings = {f.name: f.value for f in own if f.present and f.name not in LAUNCHER}
     launcher = {name: FLAGS[name].value for name in LAUNCHER}
     command = shlex.join(["python", *sys.argv])

@@ -45,15 +45,26 @@ class Checkpoints:
         if step in manager.all_steps():
             return
         args = {"state": ocp.args.StandardSave(state), "progress": ocp.args.JsonSave(progress)}
-        if not manager.save(step, args=ocp.args.Composite(**args)):
-            raise RuntimeError(f"orbax did not save step {step} to {self._folders[name]}")
+        path = self._folders[name] / str(step)
+        try:
+            saved = manager.save(step, args=ocp.args.Composite(**args))
+        except Exception as error:  # orbax raises many kinds, for a full disk ValueError
+            raise InputError(
+                f"{path} cannot be written ({' '.join(str(error).split())[:120]}): free some "
+                f"space; --resume goes on from {self.describe_latest()}"
+            ) from None
+        if not saved:
+            raise InputError(f"{path} was not saved: {path.parent} holds later steps of a run")
 
-    def restore(self, name: str, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
+    def restore(
+        self, name: str, like: TrainState, *, repair: bool = False
+    ) -> tuple[TrainState, dict[str, Any]]:
         """The newest readable state and its progress.
 
         Args:
             name: `latest` or `best`.
             like: the state's shapes and types, as `Devices.abstract` gives them.
+            repair: delete what is damaged, so that the run can save those steps again.
 
         Raises:
             InputError: there is none, or it belongs to another model.
@@ -62,21 +73,21 @@ class Checkpoints:
             raise InputError(f"{self._folders[name]} holds no checkpoint: train the run first")
         manager = self._manager(name)
         args = {"state": ocp.args.StandardRestore(like), "progress": ocp.args.JsonRestore()}
-        problem, damaged = "", []
+        damaged: list[int] = []
         for step in sorted(manager.all_steps(), reverse=True):
             try:
                 found = manager.restore(step, args=ocp.args.Composite(**args))
-            except Exception as error:  # orbax raises many kinds for a damaged folder
-                problem = problem or " ".join(str(error).split())[:200]
+            except Exception:  # orbax raises many kinds for a damaged folder
                 damaged.append(step)
                 continue
             for bad in damaged:
                 warn(f"{self._folders[name] / str(bad)} is damaged; going on from step {step}")
-                manager.delete(bad)
+                if repair:
+                    manager.delete(bad)
             return found["state"], found["progress"]
         raise InputError(
-            f"no checkpoint in {self._folders[name]} fits this model; either it is damaged or "
-            f"config.json was changed: {problem}"
+            f"no checkpoint in {self._folders[name]} can be read as this run's model: either it is "
+            "damaged or config.json was changed; restore the folder from a copy"
         )
 
     def describe_latest(self) -> str:

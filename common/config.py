@@ -5,7 +5,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from common.errors import InputError
 
@@ -27,7 +27,8 @@ def check_range(
     within = low < value if open_low else low <= value
     if not within or not value <= high or math.isinf(value):
         least = f"above {low:g}" if open_low else f"at least {low:g}"
-        most = " and finite" if math.isinf(high) else f" and at most {high:g}"
+        largest = str(high) if isinstance(high, int) else f"{high:g}"
+        most = " and finite" if math.isinf(high) else f" and at most {largest}"
         raise InputError(f"{what}={value:g} is out of range: it must be {least}{most}")
 
 
@@ -60,8 +61,19 @@ def load(kind: type[Config], path: Path) -> Config:
         fields = json.loads(path.read_text())
         if fields.get("task") != getattr(kind, "task", None):
             raise InputError(f"{path} is of a run of --task={fields.get('task')}: give that task")
+        for name, hint in get_type_hints(kind).items():
+            if name in fields and not _fits(fields[name], hint):
+                raise TypeError(f"{name} is {fields[name]!r}")
         return kind(**fields)
     except FileNotFoundError:
         raise InputError(f"{path} does not exist: --run names a folder that a run wrote") from None
     except (ValueError, TypeError, AttributeError, OSError) as error:
         raise InputError(f"{path} is not a configuration of this version: {error}") from None
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a JSON value is of an annotated type, such as `int` or `float | None`."""
+    kinds = get_args(hint) or (hint,)
+    if value is None or isinstance(value, bool):
+        return type(value) in kinds
+    return type(value) in kinds or (isinstance(value, int) and float in kinds)

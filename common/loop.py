@@ -15,11 +15,11 @@ from jax import Array
 from common import metrics
 from common.batching import Rows
 from common.checkpoint import Checkpoints
-from common.errors import DivergedError, StoppedBySignal
+from common.errors import DivergedError, InputError, StoppedBySignal
 from common.parallel import Devices
 from common.signals import StopRequest
 from common.state import TrainState
-from common.writer import EpochBar, RunWriter, say
+from common.writer import EpochBar, RunWriter, say, warn
 
 # Steps that run ahead of the host's look at their loss, so that the device never waits.
 LAG = 2
@@ -118,10 +118,23 @@ def run(state: TrainState, plan: Plan) -> tuple[TrainState, Progress]:
     """
     progress, like = Progress(), plan.devices.abstract(state)
     if plan.checkpoints.exists():
-        state, saved = plan.checkpoints.restore("latest", like)
+        state, saved = plan.checkpoints.restore("latest", like, repair=True)
         progress = Progress(**saved)
         total = plan.epochs * plan.steps_per_epoch
         say(f"resuming {plan.writer.folder} after step {int(state.step)} of {total}")
+    elif plan.checkpoints.exists("best"):
+        raise InputError(
+            f"{plan.writer.folder} has lost its latest checkpoint, so there is nothing to resume; "
+            "--mode=eval still works; to train again choose another --workdir"
+        )
+    if progress.best_epoch and not plan.checkpoints.exists("best"):
+        if progress.epoch >= plan.epochs:
+            raise InputError(
+                f"{plan.writer.folder} has lost its best checkpoint, that of epoch "
+                f"{progress.best_epoch}: restore it from a copy, or train in another --workdir"
+            )
+        warn("the best checkpoint is lost: the best of the epochs to come will be selected")
+        progress.best_epoch, progress.best_score = 0, None
     _, progress = fit(plan.devices.replicate(state), plan, progress)
     best, _ = plan.checkpoints.restore("best", like)
     return best, progress

@@ -39,11 +39,17 @@ def check_run(workdir: Path, config: Any, *, resume: bool) -> None:
     """Whether the folder is new, or with `resume` perhaps this very run; it is not written.
 
     Raises:
-        InputError: the folder holds a run and `resume` is off, or a run of another
-            configuration.
+        InputError: the folder holds a run and `resume` is off, a run of another
+            configuration, or parts of a run.
     """
     path = workdir / "config.json"
     if not path.exists():
+        left = [name for name in ("checkpoints", "metrics.jsonl") if (workdir / name).exists()]
+        if left:
+            raise InputError(
+                f"{workdir} holds {' and '.join(left)} but no config.json: restore that file from "
+                "a copy, or choose another --workdir"
+            )
         if resume:
             say(f"no run in {workdir} yet: starting it")
     elif resume:

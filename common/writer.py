@@ -107,19 +107,21 @@ class EpochBar:
 
     @property
     def rate(self) -> float:
-        """Examples per second since the bar was made."""
-        steps = self._done - self._first
+        """Examples per second since the first step, which may compile, was done."""
+        steps = max(self._done - self._first - 1, 0)
         return steps * self._scale / max(time.monotonic() - self._start, 1e-9)
 
     def step(self, means: dict[str, float]) -> None:
         """One more step; `means` are of the epoch so far."""
         self._done += 1
+        if self._done == self._first + 1:
+            self._start = time.monotonic()
         shown = ", ".join(f"{name} {value:.4f}" for name, value in means.items())
         shown += f", {self.rate:.0f} {self._unit}/s"
         if self._bar is not None:
             self._bar.set_postfix_str(shown, refresh=False)
             self._bar.update()
-        elif time.monotonic() - self._told > PLAIN_SECONDS:
+        elif self.rate and time.monotonic() - self._told > PLAIN_SECONDS:
             self._told = time.monotonic()
             left = (self._total - self._done) * self._scale / self.rate
             say(f"{self._title} step {self._done}/{self._total} {shown}, {left:.0f} s left")

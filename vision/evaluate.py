@@ -44,7 +44,10 @@ def load_run(run: Path, changes: dict[str, Any]) -> TrainedClassifier:
     Raises:
         InputError: it is no run folder, or has no checkpoint.
     """
-    config = configs.override(configs.load(VisionConfig, run / "config.json"), changes)
+    config = configs.load(VisionConfig, run / "config.json")
+    if "dataset" in changes:  # then the run's folder is not meant
+        config = dataclasses.replace(config, data_dir=None)
+    config = configs.override(config, changes)
     check_config(config)
     inputs = run_folder.load_inputs(run, ("classes", "mean", "std", "fingerprint"))
     mean, std = (np.array(inputs[name], np.float32) for name in ("mean", "std"))

@@ -10,7 +10,7 @@ import numpy as np
 from common.errors import InputError
 from vision.arrays import TEST_FRACTION, Arrays, Source, Split, take_test
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 Labelled = list[tuple[Path, int]]
 
 

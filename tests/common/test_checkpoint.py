@@ -87,6 +87,8 @@ def test_a_damaged_checkpoint_is_written_anew(tmp_path):
     damage(tmp_path / "latest" / "2")
     checkpoints = Checkpoints(tmp_path)
     checkpoints.restore("latest", abstract(states[0]))
+    assert (tmp_path / "latest" / "2").exists(), "only a run that goes on repairs its folder"
+    checkpoints.restore("latest", abstract(states[0]), repair=True)
     checkpoints.save("latest", states[1], PROGRESS)
     assert_same(states[1], Checkpoints(tmp_path).restore("latest", abstract(states[1]))[0])
 
@@ -119,7 +121,7 @@ def test_another_model_is_refused_and_its_weights_kept(tmp_path, change):
         "shape": {"dense": make_params()["dense"] | {"kernel": jnp.zeros(5)}},
         "names": {"output": make_params()["dense"]},
     }[change]
-    with pytest.raises(InputError, match="no checkpoint in .*best fits this model"):
+    with pytest.raises(InputError, match="no checkpoint in .*best can be read as this run's model: either it is damaged or"):
         Checkpoints(tmp_path).restore("best", abstract(state.replace(params=params)))
     gc.collect()
     assert_same(state, Checkpoints(tmp_path).restore("best", abstract(state))[0])

@@ -85,7 +85,7 @@ def test_plain_lines_where_there_is_no_terminal(capsys, monkeypatch):
     with EpochBar("epoch 2/9", total=10, done=4, unit="images", scale=8) as bar:
         for n, now in enumerate((20.0, 40.0, 60.0), 1):  # noqa: B007
             bar.step({"loss": 1 / n})
-    # Two steps of 8 images in 40 s; four more take 80 s.
+    # After the first step, which may compile, one of 8 images in 20 s; four more take 80 s.
     told = "epoch 2/9 step 6/10 loss 0.5000, 0 images/s, 80 s left"
     assert capsys.readouterr().out.splitlines() == [told]
 
