@@ -121,7 +121,10 @@ def test_another_model_is_refused_and_its_weights_kept(tmp_path, change):
         "shape": {"dense": make_params()["dense"] | {"kernel": jnp.zeros(5)}},
         "names": {"output": make_params()["dense"]},
     }[change]
-    with pytest.raises(InputError, match="no checkpoint in .*best can be read as this run's model: either it is damaged or"):
+    with pytest.raises(
+        InputError,
+        match="no checkpoint in .*best can be read as this run's model: either it is damaged or",
+    ):
         Checkpoints(tmp_path).restore("best", abstract(state.replace(params=params)))
     gc.collect()
     assert_same(state, Checkpoints(tmp_path).restore("best", abstract(state))[0])
