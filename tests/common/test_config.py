@@ -77,10 +77,27 @@ def test_json_keeps_every_value(tmp_path, rate):
     assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
 
 
-@pytest.mark.parametrize("content", ["", "{", "[1]", '{"colour": 1}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "", "{", "[1]", '{"colour": 1}', '{"epochs": "3"}', '{"epochs": 3.5}', '{"epochs": true}',
+        '{"rate": null}', '{"crf": 1}', '{"dropout": "x"}',
+    ],
+)  # fmt: skip
 def test_a_file_that_is_no_configuration_is_named(tmp_path, content):
     (tmp_path / "config.json").write_text(content)
     with pytest.raises(InputError, match="config.json is not a configuration of this version"):
+        configs.load(Config, tmp_path / "config.json")
+
+
+def test_whole_numbers_are_numbers(tmp_path):
+    (tmp_path / "config.json").write_text('{"rate": 1, "dropout": 0}')
+    assert configs.load(Config, tmp_path / "config.json") == Config(rate=1, dropout=0)
+
+
+def test_a_run_of_another_task_is_named(tmp_path):
+    (tmp_path / "config.json").write_text('{"task": "cifar", "width": 2.0}')
+    with pytest.raises(InputError, match="config.json is of a run of --task=cifar: give that task"):
         configs.load(Config, tmp_path / "config.json")
 
 

@@ -1,6 +1,7 @@
 """Epochs, selection, early stop, checkpoints, stop and resume: a toy run, bit for bit."""
 
 import os
+import shutil
 import signal
 from dataclasses import replace
 
@@ -9,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from common.errors import DivergedError, StoppedBySignal
+from common import loop
+from common.errors import DivergedError, InputError, StoppedBySignal
 from common.loop import Progress, fit
 from common.writer import RunWriter
 from tests.toy import assert_same, compiled_step, counting, make_plan
@@ -207,3 +209,37 @@ def test_a_run_may_move_from_eight_devices_to_one(tmp_path):
     whole = run(tmp_path / "one")[0]
     for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(whole), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5)
+
+
+def finish(folder, epochs):
+    """A whole run of a few epochs by `loop.run`."""
+    plan, state = make_plan(folder, epochs=epochs)
+    return loop.run(state, plan)
+
+
+def test_a_run_goes_on_from_its_latest_checkpoint(tmp_path, capsys):
+    best, progress = finish(tmp_path / "whole", 3)
+    finish(tmp_path / "cut", 2)
+    best_2, progress_2 = finish(tmp_path / "cut", 3)
+    assert f"resuming {tmp_path / 'cut'} after step 10 of 15" in capsys.readouterr().out
+    assert_same(best, best_2)
+    assert progress.best_epoch == progress_2.best_epoch
+
+
+def test_a_run_that_has_lost_its_latest_checkpoint_is_left_alone(tmp_path):
+    finish(tmp_path, 2)
+    rows = (tmp_path / "metrics.jsonl").read_text()
+    shutil.rmtree(tmp_path / "checkpoints" / "latest")
+    with pytest.raises(InputError, match="has lost its latest checkpoint.*--mode=eval still"):
+        finish(tmp_path, 3)
+    assert (tmp_path / "metrics.jsonl").read_text() == rows
+
+
+def test_a_run_that_has_lost_its_best_checkpoint_selects_again(tmp_path, capsys):
+    finish(tmp_path, 2)
+    shutil.rmtree(tmp_path / "checkpoints" / "best")
+    with pytest.raises(InputError, match="has lost its best checkpoint, that of epoch"):
+        finish(tmp_path, 2)
+    _, progress = finish(tmp_path, 4)
+    assert progress.best_epoch in (3, 4)
+    assert "the best checkpoint is lost" in capsys.readouterr().err

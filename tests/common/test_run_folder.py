@@ -46,6 +46,21 @@ def test_resuming_what_was_never_started_starts_it(tmp_path, exists, capsys):
     assert f"no run in {workdir} yet" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("resume", [False, True])
+@pytest.mark.parametrize("left", ["checkpoints", "metrics.jsonl"])
+def test_parts_of_a_run_are_not_taken_for_a_new_one(tmp_path, left, resume):
+    (tmp_path / left).mkdir()
+    with pytest.raises(InputError, match=f"{tmp_path} holds {left} but no config.json: restore"):
+        run_folder.check_run(tmp_path, Config(), resume=resume)
+
+
+@pytest.mark.parametrize("content", ["[]", '{"classes": []}', "{"])
+def test_damaged_inputs_are_named(tmp_path, content):
+    (tmp_path / "inputs.json").write_text(content)
+    with pytest.raises(InputError, match=f"{tmp_path}/inputs.json"):
+        run_folder.load_inputs(tmp_path, ("classes", "mean"))
+
+
 def test_the_same_run_is_resumed_wherever_its_data_and_devices_are(tmp_path):
     run_folder.open_run(tmp_path, Config(), INPUTS)
     moved = Config(data_dir="/elsewhere", devices=4)
