@@ -6,8 +6,10 @@ from typing import Any, TypeVar
 
 from common.config import load, override
 from common.errors import InputError
+from common.run_folder import default_workdir
+from common.training import TrainingConfig
 
-Config = TypeVar("Config")
+Config = TypeVar("Config", bound=TrainingConfig)
 
 
 def check_flags(
@@ -40,17 +42,21 @@ def check_flags(
         raise InputError("--resume needs --workdir=FOLDER, the run to continue")
 
 
-def training_config(
+def training_run(
     launcher: Mapping[str, Any],
     settings: Mapping[str, Any],
     make_config: Callable[[dict[str, Any]], Config],
     check_config: Callable[[Config], None],
     kind: type[Config],
-) -> Config:
-    """The configuration to train: that of the run to resume, else what the flags ask for."""
+) -> tuple[Config, Path]:
+    """The configuration to train, and the run folder.
+
+    The configuration is that of the run to resume, else what the flags ask for.
+    """
     given = launcher["workdir"]
     if launcher["resume"] and (Path(given) / "config.json").exists():
         config = override(load(kind, Path(given) / "config.json"), settings)
         check_config(config)
-        return config
-    return make_config(dict(settings))
+    else:
+        config = make_config(dict(settings))
+    return config, Path(given) if given else default_workdir(config.task, config.model)

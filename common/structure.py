@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.blocks import Unit, fold
-from common.describe import Row, engineering, shape_text
+from common.describe import Row, engineering, format_table, shape_text
 from common.plots import BLUE, GREY, VERMILION, new_figure, save_figure, shorten
+from common.writer import say
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,6 +25,23 @@ MARGIN, TITLE_HEIGHT = 0.25, 0.6
 PLUS_RADIUS = 0.09
 ASPECT = 1.4  # width over height to aim at: a screen, or paper across
 FILLS = {"Conv": "#D6E8F5", "Dense": "#FBE3CF", "Pool": "#D5EFE6", "Norm": "#EEEEEE"}
+
+
+def show_structure(rows: Sequence[Row], model: str, note: str, workdir: str | None) -> None:
+    """Print the layer table; write structure.txt and structure.png.
+
+    Args:
+      rows: what `common.describe.describe` returned, at least one.
+      model: its name.
+      note: what the shapes are of, for the title of the table.
+      workdir: where to write [runs/describe-MODEL].
+    """
+    table = format_table(rows, f"{model}, {note}")
+    folder = Path(workdir or f"runs/describe-{model}")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "structure.txt").write_text(table + "\n")
+    plot_structure(folder / "structure.png", rows, model)
+    say(f"{table}\npicture: {folder / 'structure.png'}")
 
 
 def plot_structure(path: str | os.PathLike, rows: Sequence[Row], title: str) -> None:

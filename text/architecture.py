@@ -1,13 +1,11 @@
 """`--mode=describe`: the layer table of a tagger and its structure as a picture."""
 
 import dataclasses
-from pathlib import Path
 
 import numpy as np
 
-from common.describe import describe, format_table
-from common.structure import plot_structure
-from common.writer import say
+from common.describe import describe
+from common.structure import show_structure
 from text.config import TextConfig
 from text.embeddings import parse_sources, source_dimension
 from text.extractor import EMBEDDING_SIZE, make_config_lexicon, make_extractor, smallest_batch
@@ -33,9 +31,4 @@ def show(config: TextConfig, workdir: str | None) -> None:
     model = make_extractor(config, lexicon).model
     batch = smallest_batch(lexicon) | {"tokens": np.zeros((1, TOKENS), np.int32)}
     rows = describe(model, batch, train=False)
-    table = format_table(rows, f"{config.model}, a sentence of {TOKENS} tokens")
-    folder = Path(workdir or f"runs/describe-{config.model}")
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "structure.txt").write_text(table + "\n")
-    plot_structure(folder / "structure.png", rows, config.model)
-    say(f"{table}\npicture: {folder / 'structure.png'}")
+    show_structure(rows, config.model, f"a sentence of {TOKENS} tokens", workdir)

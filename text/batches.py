@@ -28,7 +28,8 @@ from common.batching import Rows, epoch_order, padded_rows, train_rows
 
 # Every bucket is a shape to compile, which takes longer than the padding it spares.
 BUCKETS = 4
-
+# About as many tokens, padding included, are scored in one call: bounds the memory, no score.
+SCORING_TOKENS = 4096
 
 IntRows = Sequence[Sequence[int] | np.ndarray]
 
@@ -137,7 +138,7 @@ def scoring_batches(
     while start < len(order):
         # The width that holds the next sentence also says how many of them make a batch.
         width = fit_width(int(lengths[order[start]]), widths)
-        size = max(1 << (tokens // width).bit_length() - 1, 1) if tokens >= width else 1
+        size = 1 << max((tokens // width).bit_length() - 1, 0)
         size = -(-size // multiple) * multiple
         index = order[start : start + size]
         index = index[lengths[index] <= width]

@@ -6,7 +6,6 @@ from typing import Any
 from common import modes
 from common.config import check_choice
 from common.errors import InputError
-from common.run_folder import default_workdir
 from text.config import TextConfig, check_config, make_config
 
 USED = {
@@ -66,7 +65,5 @@ def _use(mode: str, launcher: dict[str, Any], settings: dict[str, Any], form: st
 def _train(launcher: dict[str, Any], settings: dict[str, Any], command: str) -> None:
     from text.train import train
 
-    config = modes.training_config(launcher, settings, make_config, check_config, TextConfig)
-    given = launcher["workdir"]
-    workdir = Path(given) if given else default_workdir(config.task, config.model)
-    train(config, workdir, resume=launcher["resume"], command=command)
+    run = modes.training_run(launcher, settings, make_config, check_config, TextConfig)
+    train(*run, resume=launcher["resume"], command=command)

@@ -11,6 +11,7 @@ from typing import Any
 from common.config import check_choice, check_range, override
 from common.errors import InputError
 from common.training import TrainingConfig, check_rate, check_training
+from text.embeddings import parse_sources
 from text.models import CHAR_ENCODERS, ENCODERS
 from text.rnn import CELLS, MERGES
 from text.tags import SCHEMES
@@ -165,11 +166,12 @@ def check_config(config: TextConfig) -> None:
 def _check_effect(config: TextConfig) -> None:
     """Raise an InputError for an option that the others leave without effect."""
     recurrent = ("cell", "hidden_size", "bidirectional", "merge", "recurrent_dropout")
-    sources = config.embeddings.split(",")
+    sources = parse_sources(config.embeddings)  # [] is random
     without_effect = {
         **{name: config.model == "decnn" and "--model=decnn" for name in recurrent},
-        "train_embeddings": config.embeddings == "random" and "--embeddings=random",
-        "embedding_size": not {"random", "word2vec"} & set(sources)
+        "train_embeddings": not sources and "--embeddings=random",
+        "embedding_size": sources
+        and "word2vec" not in sources
         and f"--embeddings={config.embeddings}",
         "word2vec": "word2vec" not in sources and f"--embeddings={config.embeddings}",
     }

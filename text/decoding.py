@@ -7,11 +7,9 @@ import jax
 import numpy as np
 
 from text import crf
-from text.batches import scoring_batches
+from text.batches import SCORING_TOKENS, scoring_batches
 from text.crf import CRFParams
 from text.tags import TagScheme
-
-TOKENS = 4096  # about as many in a batch, padding included: bounds the memory
 
 _decode = jax.jit(crf.decode)
 _decode_nbest = jax.jit(crf.decode_nbest, static_argnames="n")
@@ -113,7 +111,7 @@ def _batches(
     if not len(emissions):
         return
     lengths = np.array([len(row) for row in emissions], np.int32)
-    for rows in scoring_batches(lengths, (), TOKENS):
+    for rows in scoring_batches(lengths, (), SCORING_TOKENS):
         members = rows["index"][rows["weight"] > 0]
         padded = np.zeros((*rows["column"].shape, emissions[members[0]].shape[1]), np.float32)
         for place, index in enumerate(members):

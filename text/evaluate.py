@@ -30,8 +30,8 @@ from text.extractor import (
 from text.packed_vectors import open_packed
 from text.vocab import Characters, Vocabulary
 
-# Settings in which averaged runs must agree, since emissions are averaged token by token.
 DATA = ("test_file", "data_dir", "columns", "merge_repeated")  # what says where test data are
+# Settings in which averaged runs must agree, since emissions are averaged token by token.
 SHARED = ("tokenizer", "tags", "remove_stop_words", "max_length", "constrained")
 
 

@@ -24,8 +24,6 @@ from text.tags import SCHEMES, TagScheme
 from text.tokenizers import Tokenizer
 from text.vocab import Characters, Vocabulary
 
-# Tokens, padding included, scored in one call: bounds the memory, changes no score.
-SCORING_TOKENS = 4096
 EMBEDDING_SIZE = 100  # of random embeddings and of word2vec
 WORD_DROPOUT = 0.05  # of trained embeddings
 
@@ -186,7 +184,7 @@ class Scorer:
         """
         found: list[np.ndarray] = [np.empty(0)] * len(placed.lengths)
         for rows in batches.scoring_batches(
-            placed.lengths, placed.widths, SCORING_TOKENS, self._devices.count
+            placed.lengths, placed.widths, batches.SCORING_TOKENS, self._devices.count
         ):
             made = self._emissions(variables, placed.data, self._devices.shard(rows))
             made = self._devices.unshard(made)

@@ -12,7 +12,6 @@ has its own row, whose first value is its vector; with frozen ones there is no o
 that training never saw has its pre-trained vector in both cases.
 """
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -134,12 +133,3 @@ def make_lexicon(
         reads_chars=reads_chars,
         reads_shapes=reads_shapes,
     )
-
-
-def count_tokens(sentences: Iterable[Sequence[str]]) -> dict[str, int]:
-    """How often each word occurs."""
-    counts: dict[str, int] = {}
-    for tokens in sentences:
-        for token in tokens:
-            counts[token] = counts.get(token, 0) + 1
-    return counts

@@ -1,7 +1,10 @@
 """From a corpus to what a run trains and scores with: tokens, words, vectors, model, arrays."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +26,6 @@ from text.extractor import (
     make_tokenizer,
     tokenize_all,
 )
-from text.lexicon import count_tokens
 from text.packed_vectors import PackedVectors
 from text.tags import SCHEMES, ceiling
 from text.vocab import Vocabulary
@@ -53,7 +55,8 @@ class Prepared:
     placed: dict[str, Placed]
     scorer: Scorer
 
-    def describe_corpus(self) -> dict[str, Any]:
+    @cached_property
+    def facts(self) -> dict[str, Any]:
         """Where the corpus is from, and of each split its sentences, spans and ceiling."""
         facts = {
             name: {
@@ -110,8 +113,7 @@ def prepare(
     training_words = Vocabulary.build(splits["train"].words)
     if not len(training_words):
         raise InputError(f"{corpus.source}: the training sentences have no token")
-    others = (word for name in ("val", "test") for row in splits[name].words for word in row)
-    words = training_words.extend(others)
+    words = training_words.extend(chain(*splits["val"].words, *splits["test"].words))
     packed = open_vectors(config, splits["train"].words, words, workdir)
     extractor = make_extractor(config, make_config_lexicon(config, training_words, packed))
     vectors = extractor.lexicon.look_up(words)
@@ -153,7 +155,7 @@ def tell_start(prepared: Prepared, parameters: int) -> None:
     """Print what is trained on, and what its tokens and vectors can give."""
     config, extractor = prepared.config, prepared.extractor
     say(f"{prepared.corpus.name} from {prepared.corpus.source}")
-    facts = prepared.describe_corpus()
+    facts = prepared.facts
     for name in SPLITS:
         sentences, spans, best = facts[name].values()
         say(
@@ -162,7 +164,7 @@ def tell_start(prepared: Prepared, parameters: int) -> None:
         )
     if extractor.lexicon.vectors.dimension:
         for name in ("train", "test"):
-            counts = count_tokens(prepared.splits[name].words)
+            counts = Counter(chain.from_iterable(prepared.splits[name].words))
             say(f"  {name:<5} {prepared.vectors.coverage(counts)}")
     else:
         say(f"  random embeddings of {len(extractor.lexicon.training_words):,} training words")

@@ -156,7 +156,7 @@ def train(config: TextConfig, workdir: Path, *, resume: bool, command: str) -> d
         "command": first_command,
         "device": extractor.devices.describe(),
         "precision": extractor.precision,
-        "corpus": prepared.describe_corpus(),
+        "corpus": prepared.facts,
         **run_folder.versions(),
     }
     write_json(workdir / "summary.json", summary)

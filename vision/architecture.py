@@ -1,13 +1,10 @@
 """`--mode=describe`: the layer table of a model and its structure as a picture."""
 
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
 
-from common.describe import describe, format_table
-from common.structure import plot_structure
-from common.writer import say
+from common.describe import describe
+from common.structure import show_structure
 from vision import models
 from vision.config import VisionConfig
 from vision.datasets import CLASS_COUNTS
@@ -21,9 +18,4 @@ def show(config: VisionConfig, workdir: str | None) -> None:
     classes = CLASS_COUNTS.get(config.dataset, 10)
     model = models.from_config(config, classes)
     rows = describe(model, jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32), train=False)
-    table = format_table(rows, f"{config.model}, {classes} classes")
-    folder = Path(workdir or f"runs/describe-{config.model}")
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "structure.txt").write_text(table + "\n")
-    plot_structure(folder / "structure.png", rows, config.model)
-    say(f"{table}\npicture: {folder / 'structure.png'}")
+    show_structure(rows, config.model, f"{classes} classes", workdir)

@@ -6,7 +6,6 @@ from typing import Any
 from common import modes
 from common.config import check_choice
 from common.errors import InputError
-from common.run_folder import default_workdir
 from vision.config import VisionConfig, check_config, make_config
 
 USED = {
@@ -63,7 +62,5 @@ def _one_run(launcher: dict[str, Any]) -> Path:
 def _train(launcher: dict[str, Any], settings: dict[str, Any], command: str) -> None:
     from vision.train import train
 
-    config = modes.training_config(launcher, settings, make_config, check_config, VisionConfig)
-    given = launcher["workdir"]
-    workdir = Path(given) if given else default_workdir(config.task, config.model)
-    train(config, workdir, resume=launcher["resume"], command=command)
+    run = modes.training_run(launcher, settings, make_config, check_config, VisionConfig)
+    train(*run, resume=launcher["resume"], command=command)
