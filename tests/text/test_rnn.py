@@ -11,7 +11,7 @@ from jax.test_util import check_grads
 
 from common.errors import InputError
 from common.state import count_parameters
-from text.rnn import CELLS, RNN, Direction
+from text.rnn import CELLS, RNN, Direction, recur, scan_cell
 
 KEY = jax.random.key(0)
 B, T, D, H = 5, 6, 3, 4
@@ -156,6 +156,26 @@ def test_gradients():
     scale = RNG.normal(size=(B, T, H)).astype(np.float32)
     fn = jax.jit(lambda v, x: (layer.apply(v, x, LENGTHS) * scale).sum())
     check_grads(fn, (variables, X), order=1, modes="rev", atol=2e-2, rtol=2e-2)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS)
+def test_the_kernel_gradient_taken_at_once_is_that_of_the_scan(cell, reverse):
+    gates, parts = len(cell.biases), 2 if cell.recurrent_bias else 1
+    kernel, *inputs = (
+        RNG.normal(size=shape).astype(np.float32)
+        for shape in [(H, gates * H), *[(T, B, gates * H)] * parts]
+    )
+    real, dropped = REAL.T[:, :, None], np.float32(RNG.integers(0, 2, (B, H)) * 2)
+    scale = RNG.normal(size=(T, B, H)).astype(np.float32)
+
+    def gradients(scan):
+        fn = lambda U, x: (scan(cell, reverse, U, x, real, dropped) * scale).sum()  # noqa: E731
+        return jax.jit(jax.grad(fn, argnums=(0, 1)))(kernel, tuple(inputs))
+
+    for one, other in zip(*map(jax.tree.leaves, map(gradients, (recur, scan_cell))), strict=True):
+        assert np.abs(other).max() > 0.1
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("cell", CELLS)
