@@ -60,7 +60,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "epochs": 15,
     },
     **{
-        name: _SGD | {"model": name, "learning_rate": 0.05}
+        name: _SGD | {"model": name, "batch_size": 64}
         for name in (
             "resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "plain18", "plain34"
         )
@@ -106,7 +106,7 @@ def make_config(flags: dict[str, Any]) -> VisionConfig:
 def check_config(config: VisionConfig) -> None:
     """Raise an InputError for a number out of range or a name that does not exist."""
     check_training(config)
-    check_range("--width", config.width, 0, open_low=True)
+    check_range("--width", config.width, 0, 64, open_low=True)
     check_rate("label_smoothing", config.label_smoothing)
     if config.patience and config.val_fraction == 0:
         raise InputError("--patience needs validation data: give --val_fraction above 0")

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from common.errors import InputError
+from common.writer import warn
 from vision.arrays import TEST_FRACTION, Arrays, Source, Split, take_test
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
@@ -72,20 +73,23 @@ def find_images(path: str | Path) -> list[Path]:
     images = _images_under(path)
     if not images:
         raise InputError(f"{path} holds no images ({' '.join(SUFFIXES)})")
+    others = {file.suffix for file in _files_under(path)} - {file.suffix for file in images}
+    if others:
+        warn(f"{path}: files that are no {' '.join(SUFFIXES)} are left out: {' '.join(others)}")
     return images
 
 
 def _images_under(folder: Path) -> list[Path]:
-    images = []
+    return [file for file in _files_under(folder) if file.name.lower().endswith(SUFFIXES)]
+
+
+def _files_under(folder: Path) -> list[Path]:
+    """Sorted, without what begins with a dot, such as the ._photo.jpg of file managers."""
+    found = []
     for parent, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        # A dot first marks what file managers leave behind, such as ._photo.jpg.
-        images += [
-            Path(parent, name)
-            for name in files
-            if name.lower().endswith(SUFFIXES) and not name.startswith(".")
-        ]
-    return sorted(images)
+        found += [Path(parent, name) for name in files if not name.startswith(".")]
+    return sorted(found)
 
 
 def find(path: Path, log: Callable[[str], None]) -> Source | None:

@@ -167,7 +167,7 @@ OPERATIONS: dict[str, Operation] = {
     "crop": Operation(
         "bytes",
         crop,
-        (Argument("pad", int, 4, 0, 64), Argument("fill", ("zeros", "reflect"), "zeros")),
+        (Argument("pad", int, 4, 0, 31), Argument("fill", ("zeros", "reflect"), "zeros")),
     ),
     "rotate": Operation("affine", warp.rotate, (Argument("degrees", float, 40.0, 0, 180), _FILL)),
     "shift": Operation("affine", warp.shift, (Argument("fraction", float, 0.2, 0, 0.99), _FILL)),
@@ -175,7 +175,7 @@ OPERATIONS: dict[str, Operation] = {
     "zoom": Operation("affine", warp.zoom, (Argument("range", float, 0.2, 0, 0.99), _FILL)),
     "noise": Operation("image", noise, (Argument("sigma", float, 0.05),)),
     "cutout": Operation(
-        "image", cutout, (Argument("size", int, 8, 1, 1024), Argument("fill", float, 0.5, 0, 1))
+        "image", cutout, (Argument("size", int, 8, 1, 32), Argument("fill", float, 0.5, 0, 1))
     ),
     "mixup": Operation("pair", mixup, (Argument("alpha", float, 0.2, 0.01),)),
     "cutmix": Operation("pair", cutmix, (Argument("alpha", float, 1.0, 0.01),)),

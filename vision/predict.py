@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from common.config import check_range
+from common.errors import InputError
 from common.writer import say
 from vision import scoring
 from vision.classifier import Scorer
@@ -17,15 +18,14 @@ from vision.image_folder import find_images, read_image
 CHUNK = 256
 
 
-def classify(scorer: Scorer, variables: Any, paths: list[Path], size: int) -> np.ndarray:
-    """Probabilities float64 [N, K] of the images in `paths`, resized to 32x32.
+def classify(scorer: Scorer, variables: Any, images: list[np.ndarray], size: int) -> np.ndarray:
+    """Probabilities float64 [N, K] of N images uint8 [32, 32, 3].
 
     The batch is filled up to `size`, so that all batches are one compiled program.
     """
-    images = np.stack([read_image(path) for path in paths])
-    padding = np.zeros((size - len(images), *images.shape[1:]), images.dtype)
-    logits = scorer.logits(variables, scorer.place(np.concatenate([images, padding])), size)
-    return scoring.softmax(logits[: len(images)])
+    batch = np.zeros((size, 32, 32, 3), np.uint8)
+    batch[: len(images)] = images
+    return scoring.softmax(scorer.logits(variables, scorer.place(batch), size)[: len(images)])
 
 
 def predict(run: Path, inputs: list[Path], *, top: int, as_json: bool, devices: int) -> None:
@@ -34,7 +34,8 @@ def predict(run: Path, inputs: list[Path], *, top: int, as_json: bool, devices: 
     A JSON line is {"image": PATH, "classes": [{"class": NAME, "probability": P}, ...]}.
 
     Raises:
-        InputError: no run, no image, an image that does not decode, or top below 1.
+        InputError: no run, no image, top below 1, or, after all others are classified, images
+            that do not decode.
     """
     check_range("--top", top, 1)
     paths = [path for name in inputs for path in find_images(name)]
@@ -43,12 +44,25 @@ def predict(run: Path, inputs: list[Path], *, top: int, as_json: bool, devices: 
     classes = trained.classifier.classes
     variables, size = scorer.replicate(trained.variables), min(CHUNK, len(paths))
     width = max(len(str(path)) for path in paths)
+    failed: dict[Path, InputError] = {}
     for start in range(0, len(paths), size):
-        chunk = paths[start : start + size]
-        for path, row in zip(chunk, classify(scorer, variables, chunk, size), strict=True):
+        images = {}
+        for path in paths[start : start + size]:
+            try:
+                images[path] = read_image(path)
+            except InputError as error:
+                failed[path] = error
+        if not images:
+            continue
+        probabilities = classify(scorer, variables, list(images.values()), size)
+        for path, row in zip(images, probabilities, strict=True):
             best = [(classes[k], float(row[k])) for k in np.argsort(-row)[:top]]
             if as_json:
                 found = [{"class": name, "probability": p} for name, p in best]
                 say(json.dumps({"image": str(path), "classes": found}))
             else:
                 say(f"{path!s:<{width}}  " + "  ".join(f"{name} {p:.4f}" for name, p in best))
+    if failed:
+        first, *others = failed
+        more = f"; likewise {', '.join(map(str, others))}" if others else ""
+        raise InputError(f"{failed[first]}{more}")

@@ -44,7 +44,7 @@ def test_every_operation_reads_its_own_usage(name):
         ("crop(1,zeros,3)", ["'3'", "crop(pad=4, fill=zeros)"]),
         ("crop(4,pad=3)", ["'pad=3'"]),
         ("alternating_flip(1)", ["'1'", "valid: alternating_flip"]),
-        ("crop(-1)", ["'crop(-1)'", "pad", "whole number from 0 to 64"]),
+        ("crop(-1)", ["'crop(-1)'", "pad", "whole number from 0 to 31"]),
         ("crop(2.5)", ["whole number"]),
         ("crop(fill=black)", ["zeros, reflect"]),
         ("rotate(500)", ["degrees", "from 0 to 180"]),

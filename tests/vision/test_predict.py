@@ -103,6 +103,20 @@ def test_predict_table_names_file_and_classes(run, tmp_path, capsys):
     assert words[0] == str(path) and len(words) == 1 + 2 * 3
 
 
+def test_what_is_no_image_is_named_and_the_rest_classified(run, tmp_path, capsys):
+    grey = Image.fromarray(np.zeros((32, 32), np.uint8))
+    for name in ("a.png", "c.png"):
+        grey.save(tmp_path / name)
+    for name in ("b.png", "d.png"):
+        (tmp_path / name).write_bytes((tmp_path / "a.png").read_bytes()[:40])
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(InputError, match=r"b\.png does not decode .*; likewise .*d\.png"):
+        launch(mode="predict", run=[str(run)], input=[str(tmp_path)], format="jsonl")
+    out, err = capsys.readouterr()
+    assert [json.loads(line)["image"][-5:] for line in out.splitlines()] == ["a.png", "c.png"]
+    assert err.endswith("are left out: .txt\n")
+
+
 @pytest.mark.parametrize(
     "launcher, settings, message",
     [
@@ -110,7 +124,7 @@ def test_predict_table_names_file_and_classes(run, tmp_path, capsys):
         ({"mode": "eval", "run": ["/nowhere"]}, {}, "/nowhere/config.json"),
         ({"mode": "predict", "run": ["RUN"]}, {}, "--input"),
         ({"mode": "predict", "run": ["RUN"], "input": ["/no.png"]}, {}, "/no.png"),
-        ({"mode": "predict", "run": ["RUN"], "input": ["RUN/config.json"]}, {}, "config.json"),
+        ({"mode": "predict", "run": ["RUN"], "input": ["RUN/config.json"]}, {}, "config.json does"),
         ({"mode": "predict", "run": ["RUN"], "input": ["RUN"], "top": 0}, {}, "--top=0"),
         ({"mode": "eval", "run": ["RUN"]}, {"width": 2.0}, "--width is fixed by the run"),
         ({"mode": "eval", "run": ["RUN"], "resume": True}, {}, "--resume does not go"),
