@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
+from common.allocator import keep_freed_memory
 from common.errors import InputError
 
 AXIS = "devices"
@@ -93,6 +94,7 @@ class Devices:
 
 def local_devices(count: int = 0) -> Devices:
     """The first `count` devices of this process, all of them for 0."""
+    keep_freed_memory()
     found = jax.local_devices()
     if count < 0 or count > len(found):
         raise InputError(f"--devices={count}: this machine has {len(found)}; 0 means all")
