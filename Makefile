@@ -1,6 +1,7 @@
 # Everything runs in .venv, which the first target that needs it makes.
 #   make demo   train ResNet-18 on the embedded digits, a few minutes on 2 CPU cores
 #   make test   the tests;  make lint  format, lint and types
+#   make bench  speed against the peers (installs PyTorch), as ratios
 
 # A newer Python has a newer, on CPUs faster jax: make PYTHON=python3.13 demo
 PYTHON ?= python3
@@ -9,7 +10,7 @@ REQUIREMENTS ?= requirements-cpu.txt
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test lint format clean
+.PHONY: demo test lint bench format clean
 
 demo: $(VENV)/installed
 	$(RUN) launch.py --task=cifar --model=resnet18 --dataset=digits
@@ -22,6 +23,9 @@ lint: $(VENV)/installed
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 
+bench: $(VENV)/bench
+	$(RUN) -m benchmarks
+
 format: $(VENV)/installed
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/ruff check --fix .
@@ -32,6 +36,10 @@ $(VENV)/installed: $(REQUIREMENTS) requirements-common.txt requirements-dev.txt
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --upgrade pip
 	$(RUN) -m pip install --quiet -r $(REQUIREMENTS) -r requirements-dev.txt
+	@touch $@
+
+$(VENV)/bench: $(VENV)/installed requirements-bench.txt
+	$(RUN) -m pip install --quiet -r requirements-bench.txt
 	@touch $@
 
 clean:

@@ -1,0 +1,39 @@
+"""Times several sides of one question in turn, so that what disturbs the machine meets all."""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+
+ROUND_SECONDS = 0.1  # at least this long is a side called in one round
+ROUNDS = 7
+
+
+def time_sides(
+    sides: Mapping[str, Callable[[], object]],
+    *,
+    rounds: int = ROUNDS,
+    round_seconds: float = ROUND_SECONDS,
+) -> dict[str, float]:
+    """The median seconds of a call of each side, over interleaved rounds.
+
+    Args:
+        sides: each a function that returns when its work is done; called twice beforehand, to
+            compile and to see how often it goes into a round.
+    """
+    calls = {}
+    for name, side in sides.items():
+        side()
+        calls[name] = max(1, round(round_seconds / _seconds(side, 1)))
+    found: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(rounds):
+        for name, side in sides.items():
+            found[name].append(_seconds(side, calls[name]))
+    return {name: statistics.median(seconds) for name, seconds in found.items()}
+
+
+def _seconds(side: Callable[[], object], calls: int) -> float:
+    """Seconds of one of so many calls."""
+    start = time.perf_counter()
+    for _ in range(calls):
+        side()
+    return (time.perf_counter() - start) / calls
