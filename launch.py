@@ -90,7 +90,7 @@ flags.DEFINE_bool("word_shapes", None, "Features from capitals and digits [false
 flags.DEFINE_float("embedding_dropout", None, "Of what enters the first layer [0.2].")
 flags.DEFINE_float("recurrent_dropout", None, "Of the state, one mask a sentence [0].")
 flags.DEFINE_float("word_dropout", None, "Chance that a word is read as unknown [trained: 0.05].")
-flags.DEFINE_string("select", None, "best or last: the epoch whose weights are kept [best].")
+flags.DEFINE_string("select", None, "Epoch kept: best on validation, or last [last if annealed].")
 
 
 def main() -> None:

@@ -70,11 +70,11 @@ class TextConfig(TrainingConfig):
     epochs: int = 12
     batch_size: int = 16
     optimizer: str = "adam"
-    learning_rate: float = 3e-3
+    learning_rate: float = 0.01
     schedule: str = "cosine"
     warmup_epochs: float | None = None
-    clip: float = 5.0
-    select: str = "best"  # the epoch of the best validation score, or the last one
+    clip: float = 1.0
+    select: str | None = None
 
     @property
     def warmup(self) -> float:
@@ -82,6 +82,16 @@ class TextConfig(TrainingConfig):
         if self.warmup_epochs is not None:
             return self.warmup_epochs
         return min(1.0, self.epochs / 10) if self.schedule == "cosine" else 0.0
+
+    @property
+    def selection(self) -> str:
+        """`select`; None is the last epoch where the rate falls to nothing, else the best one.
+
+        A few dozen validation sentences more choose by luck: the last of 12 epochs of a cosine
+        was 0.3 points better than the best (30 runs on splits of laptop14's training set).
+        """
+        annealed = self.schedule in ("cosine", "one_cycle") and not self.patience
+        return self.select or ("last" if annealed else "best")
 
     @property
     def hidden_sizes(self) -> tuple[int, ...]:

@@ -88,7 +88,7 @@ def make_plan(
         epochs=config.epochs,
         steps_per_epoch=steps,
         batch_size=len(train.lengths) / steps,
-        select="val/exact_f1" if has_val and config.select == "best" else None,
+        select="val/exact_f1" if has_val and config.selection == "best" else None,
         patience=config.patience,
         checkpoint_seconds=config.checkpoint_minutes * 60,
         unit="sentences",

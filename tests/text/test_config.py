@@ -20,6 +20,20 @@ def test_a_flag_wins_over_a_named_configuration():
 
 
 @pytest.mark.parametrize(
+    "flags, selection",
+    [
+        ({}, "last"),
+        ({"schedule": "constant"}, "best"),
+        ({"patience": 2}, "best"),
+        ({"select": "best"}, "best"),
+        ({"config": "report_a"}, "best"),
+    ],
+)
+def test_the_last_epoch_is_selected_where_the_rate_falls_to_nothing(flags, selection):
+    assert make_config(flags).selection == selection
+
+
+@pytest.mark.parametrize(
     "flags, message",
     [
         ({"config": "bset"}, "--config=bset is unknown: choose one of default, best"),
