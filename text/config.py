@@ -73,7 +73,7 @@ class TextConfig(TrainingConfig):
     learning_rate: float = 0.01
     schedule: str = "cosine"
     warmup_epochs: float | None = None
-    clip: float = 1.0
+    clip: float = 5.0
     select: str | None = None
 
     @property
