@@ -82,17 +82,6 @@ def real_steps(lengths: Array, steps: int) -> Array:
     return (jnp.arange(steps)[None] < lengths[:, None])[:, :, None]
 
 
-def per_gate(init: Callable[..., Array], gates: int) -> Callable[..., Array]:
-    """An initialiser of [rows, G*H] that draws each gate's [rows, H] by `init`."""
-
-    def draw(key: Array, shape: tuple[int, int], dtype: Any = jnp.float32) -> Array:
-        gate_shape = (shape[0], shape[1] // gates)
-        keys = jax.random.split(key, gates)
-        return jnp.concatenate([init(k, gate_shape, dtype) for k in keys], axis=-1)
-
-    return draw
-
-
 def scan_cell(
     cell: Cell,
     reverse: bool,
@@ -170,8 +159,8 @@ class RecurrentWeights(nn.Module):
     @nn.compact
     def __call__(self) -> tuple[Array, Array | None]:
         gates = len(self.cell.biases)
-        init = per_gate(nn.initializers.orthogonal(), gates)
-        kernel = self.param("kernel", init, (self.features, gates * self.features))
+        shape = (self.features, gates * self.features)
+        kernel = self.param("kernel", nn.initializers.orthogonal(), shape)
         if not self.cell.recurrent_bias:
             return kernel, None
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
@@ -181,7 +170,8 @@ class RecurrentWeights(nn.Module):
 class Direction(nn.Module):
     """A recurrence from left to right, or with `reverse` from right to left.
 
-    The recurrence is in float32 but for its product, which is in `dtype`.
+    The recurrence is in float32 but for its product, which is in `dtype`. Kernels of all gates
+    are drawn at once, as Keras does: Glorot uniform, and orthogonal rows of the recurrent one.
     """
 
     cell: str
@@ -199,7 +189,7 @@ class Direction(nn.Module):
         real = real_steps(lengths, x.shape[1])
         projected = nn.Dense(
             gates * self.features,
-            kernel_init=per_gate(nn.initializers.glorot_uniform(), gates),
+            kernel_init=nn.initializers.glorot_uniform(),
             bias_init=lambda *_: jnp.repeat(jnp.float32(cell.biases), self.features),
             dtype=self.dtype,
             name="input",
