@@ -87,8 +87,9 @@ class TextConfig(TrainingConfig):
     def selection(self) -> str:
         """`select`; None is the last epoch where the rate falls to nothing, else the best one.
 
-        A few dozen validation sentences more choose by luck: the last of 12 epochs of a cosine
-        was 0.3 points better than the best (30 runs on splits of laptop14's training set).
+        Few validation sentences choose by luck: the last of 12 epochs of a cosine was better
+        than the best one by 0.4 +- 0.15 points of F1 (54 runs on splits of laptop14's training
+        set, 104 validation spans).
         """
         annealed = self.schedule in ("cosine", "one_cycle") and not self.patience
         return self.select or ("last" if annealed else "best")
