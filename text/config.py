@@ -130,12 +130,7 @@ _REPORT_B = _REPORTS | {
 
 CONFIGS: dict[str, dict[str, Any]] = {
     "default": {},
-    "best": {
-        "crf": True,
-        "hidden_size": "128,128",
-        "chars": "cnn",
-        "word_shapes": True,
-    },
+    "best": {"crf": True, "recurrent_dropout": 0.3},
     "report_a": _REPORT_A,
     "report_b_birnn": _REPORT_B | {"cell": "rnn"},
     "report_b_bilstm": _REPORT_B | {"cell": "lstm"},
