@@ -4,7 +4,7 @@
 
 The same network with the same weights on the same 128 images, in float32 on all cores: loss,
 gradients, batch statistics and the update of Nesterov SGD; then logits with running statistics.
-The first losses and the logits after one step are compared before anything is timed.
+The losses of two steps and the logits after them are compared before anything is timed.
 """
 
 from collections.abc import Callable
@@ -116,7 +116,7 @@ def copy_weights(variables: dict[str, Any], model: nn.Module) -> None:
 
 
 def make_sides(name: str, peer: nn.Module) -> dict[str, dict[str, Callable[[], Any]]]:
-    """The calls of both sides by operation; each has made one training step already."""
+    """The calls of both sides by operation; each has made two training steps already."""
     rng = np.random.default_rng(0)
     images = rng.normal(size=(BATCH, 32, 32, 3)).astype(np.float32)
     labels = rng.integers(0, 10, BATCH)

@@ -22,6 +22,7 @@ from torch import nn
 
 from benchmarks.report import Row, show
 from benchmarks.timing import time_sides
+from common.allocator import keep_freed_memory
 from common.batching import Rows
 from common.checkpoint import Checkpoints
 from common.loop import Plan
@@ -145,7 +146,8 @@ def check(prepared: Prepared, plan: Plan, state: TrainState, model: Packed, batc
     model.take(jax.device_get(state.params))
     model.eval()
     tokens, tags, lengths = (part.numpy().astype(np.int32) for part in batch)
-    words = plan.data["tables"] | {"tokens": tokens, "tags": tags, "lengths": lengths}
+    tables: Any = plan.data["tables"]
+    words = tables | {"tokens": tokens, "tags": tags, "lengths": lengths}
     dry = prepared.extractor.model.clone(embedding_dropout=0.0, output_dropout=0.0)
     weight = np.ones(len(lengths), np.float32)
     loss, _ = make_loss_fn(dry)(state.params, {}, words | {"weight": weight}, jax.random.key(0))
@@ -191,6 +193,7 @@ def compare(data_dir: str | None, hidden: int, batch_size: int) -> list[Row]:
 
 def main(data_dir: str | None = None) -> dict[str, list[Row]]:
     """Time every size, print it as it comes."""
+    keep_freed_memory()
     rows = []
     for batch_size in BATCHES:
         for hidden in HIDDEN:

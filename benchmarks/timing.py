@@ -1,17 +1,19 @@
-"""Times several sides of one question in turn, so that what disturbs the machine meets all."""
+"""Times several sides of one question in turn, so that what disturbs the machine meets all.
+
+All sides share a process, and with it `keep_freed_memory`'s allocator.
+"""
 
 import statistics
 import time
 from collections.abc import Callable, Mapping
 
 ROUND_SECONDS = 0.1  # at least this long is a side called in one round
-ROUNDS = 7
 
 
 def time_sides(
     sides: Mapping[str, Callable[[], object]],
     *,
-    rounds: int = ROUNDS,
+    rounds: int,
     round_seconds: float = ROUND_SECONDS,
 ) -> dict[str, float]:
     """The median seconds of a call of each side, over interleaved rounds.
@@ -19,6 +21,8 @@ def time_sides(
     Args:
         sides: each a function that returns when its work is done; called twice beforehand, to
             compile and to see how often it goes into a round.
+        rounds: in each of which every side has its turn.
+        round_seconds: at least this long is a side called in one round.
     """
     calls = {}
     for name, side in sides.items():

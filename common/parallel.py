@@ -93,7 +93,10 @@ class Devices:
 
 
 def local_devices(count: int = 0) -> Devices:
-    """The first `count` devices of this process, all of them for 0."""
+    """The first `count` devices of this process, all of them for 0.
+
+    Called before anything runs on a device: JAX starts here, with `keep_freed_memory`.
+    """
     keep_freed_memory()
     found = jax.local_devices()
     if count < 0 or count > len(found):

@@ -1,7 +1,7 @@
 """The configuration of a text run, and named sets of defaults.
 
 `default` is used unless --config names another; a flag wins over either. `report_*` repeat
-the set-ups of the two course reports.
+the set-ups of the two course reports, but for what is marked.
 """
 
 from collections.abc import Iterable
@@ -85,7 +85,8 @@ class TextConfig(TrainingConfig):
 
     @property
     def selection(self) -> str:
-        """`select`; None is the last epoch where the rate falls to nothing, else the best one.
+        """`select`; None is the last epoch where the rate falls to nothing without `patience`, else
+        the best one.
 
         Few validation sentences choose by luck: the last of 12 epochs of a cosine was better
         than the best one by 0.4 +- 0.15 points of F1 (54 runs on splits of laptop14's training

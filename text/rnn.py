@@ -94,6 +94,7 @@ def scan_cell(
 
     Only what is sequential is here: the recurrent product and the gates. The carry is held
     through padding, so that a reversed scan comes to the last token with a carry of zeros.
+    `recur` is the same with a faster gradient: in reverse mode only, and none of `scale`.
 
     Args:
         cell: the recurrence.

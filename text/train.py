@@ -111,7 +111,7 @@ def validate(prepared: Prepared, state: TrainState) -> dict[str, float]:
 
 
 def train(config: TextConfig, workdir: Path, *, resume: bool, command: str) -> dict[str, Any]:
-    """Train, select on validation data, score the test split once, write the run folder.
+    """Train, select an epoch, score the test split once, write the run folder.
 
     Args:
         config: a checked configuration.

@@ -60,7 +60,7 @@ def _to_8_bits(levels: np.ndarray) -> np.ndarray:
 
 
 def find_images(path: str | Path) -> list[Path]:
-    """A file as itself; of a folder the images under it, sorted.
+    """A file as itself; of a folder the images under it, sorted, with a warning of what is none.
 
     Raises:
         InputError: nothing there, or a folder without images.
@@ -73,9 +73,10 @@ def find_images(path: str | Path) -> list[Path]:
     images = _images_under(path)
     if not images:
         raise InputError(f"{path} holds no images ({' '.join(SUFFIXES)})")
-    others = {file.suffix for file in _files_under(path)} - {file.suffix for file in images}
+    others = sorted(set(_files_under(path)) - set(images))
     if others:
-        warn(f"{path}: files that are no {' '.join(SUFFIXES)} are left out: {' '.join(others)}")
+        more = ", ..." if len(others) > 1 else ""
+        warn(f"{path}: {len(others)} files that are no {' '.join(SUFFIXES)}: {others[0]}{more}")
     return images
 
 

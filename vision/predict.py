@@ -46,16 +46,16 @@ def predict(run: Path, inputs: list[Path], *, top: int, as_json: bool, devices: 
     width = max(len(str(path)) for path in paths)
     failed: dict[Path, InputError] = {}
     for start in range(0, len(paths), size):
-        images = {}
+        read: list[tuple[Path, np.ndarray]] = []
         for path in paths[start : start + size]:
             try:
-                images[path] = read_image(path)
+                read.append((path, read_image(path)))
             except InputError as error:
                 failed[path] = error
-        if not images:
+        if not read:
             continue
-        probabilities = classify(scorer, variables, list(images.values()), size)
-        for path, row in zip(images, probabilities, strict=True):
+        probabilities = classify(scorer, variables, [image for _, image in read], size)
+        for (path, _), row in zip(read, probabilities, strict=True):
             best = [(classes[k], float(row[k])) for k in np.argsort(-row)[:top]]
             if as_json:
                 found = [{"class": name, "probability": p} for name, p in best]

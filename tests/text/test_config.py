@@ -23,7 +23,9 @@ def test_a_flag_wins_over_a_named_configuration():
     "flags, selection",
     [
         ({}, "last"),
+        ({"schedule": "one_cycle"}, "last"),
         ({"schedule": "constant"}, "best"),
+        ({"schedule": "step"}, "best"),
         ({"patience": 2}, "best"),
         ({"select": "best"}, "best"),
         ({"config": "report_a"}, "best"),

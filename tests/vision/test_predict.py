@@ -114,7 +114,7 @@ def test_what_is_no_image_is_named_and_the_rest_classified(run, tmp_path, capsys
         launch(mode="predict", run=[str(run)], input=[str(tmp_path)], format="jsonl")
     out, err = capsys.readouterr()
     assert [json.loads(line)["image"][-5:] for line in out.splitlines()] == ["a.png", "c.png"]
-    assert err.endswith("are left out: .txt\n")
+    assert "1 files that are no .png" in err and err.endswith("notes.txt\n")
 
 
 @pytest.mark.parametrize(
