@@ -27,7 +27,7 @@ from vision import models
 
 BATCH = 128
 RATE, MOMENTUM = 0.05, 0.9
-CNN_STAGES = ((40,), (80, 80), (160, 160), (320,))
+CNN_STAGES = models.CNN.stages
 
 
 class TorchConvNorm(nn.Module):

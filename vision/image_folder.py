@@ -70,10 +70,11 @@ def find_images(path: str | Path) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise InputError(f"{path} does not exist: give an image file or a folder of images")
-    images = _images_under(path)
+    files = _files_under(path)
+    images = [file for file in files if _is_image(file)]
     if not images:
         raise InputError(f"{path} holds no images ({' '.join(SUFFIXES)})")
-    others = sorted(set(_files_under(path)) - set(images))
+    others = [file for file in files if not _is_image(file)]
     if others:
         more = ", ..." if len(others) > 1 else ""
         warn(f"{path}: {len(others)} files that are no {' '.join(SUFFIXES)}: {others[0]}{more}")
@@ -81,7 +82,11 @@ def find_images(path: str | Path) -> list[Path]:
 
 
 def _images_under(folder: Path) -> list[Path]:
-    return [file for file in _files_under(folder) if file.name.lower().endswith(SUFFIXES)]
+    return [file for file in _files_under(folder) if _is_image(file)]
+
+
+def _is_image(file: Path) -> bool:
+    return file.name.lower().endswith(SUFFIXES)
 
 
 def _files_under(folder: Path) -> list[Path]:
