@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from benchmarks.report import Row, show
 from benchmarks.timing import time_sides
-from common.allocator import keep_freed_memory
+from common.host import keep_freed_memory
 from common.state import create_state
 from common.step import make_train_step
 from vision import models

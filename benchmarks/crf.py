@@ -20,7 +20,7 @@ import torchcrf
 
 from benchmarks.report import Row, show
 from benchmarks.timing import time_sides
-from common.allocator import keep_freed_memory
+from common.host import keep_freed_memory
 from text import crf
 from text.crf import CRFParams
 

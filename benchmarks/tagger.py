@@ -22,9 +22,9 @@ from torch import nn
 
 from benchmarks.report import Row, show
 from benchmarks.timing import time_sides
-from common.allocator import keep_freed_memory
 from common.batching import Rows
 from common.checkpoint import Checkpoints
+from common.host import keep_freed_memory
 from common.loop import Plan
 from common.state import TrainState
 from common.writer import RunWriter

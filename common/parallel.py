@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
-from common.allocator import keep_freed_memory
 from common.errors import InputError
+from common.host import prepare_host
 
 AXIS = "devices"
 
@@ -95,9 +95,9 @@ class Devices:
 def local_devices(count: int = 0) -> Devices:
     """The first `count` devices of this process, all of them for 0.
 
-    Called before anything runs on a device: JAX starts here, with `keep_freed_memory`.
+    Called before anything runs on a device: JAX starts here, after `prepare_host`.
     """
-    keep_freed_memory()
+    prepare_host()
     found = jax.local_devices()
     if count < 0 or count > len(found):
         raise InputError(f"--devices={count}: this machine has {len(found)}; 0 means all")

@@ -1,4 +1,4 @@
-"""Memory that was freed is used again."""
+"""Memory that was freed is used again; XLA is told of oneDNN where it has it."""
 
 import os
 import platform
@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from common import host
+
 ROOT = Path(__file__).resolve().parents[2]
 
 PROGRAM = """
 import resource
 import numpy as np
-from common.allocator import keep_freed_memory
+from common.host import keep_freed_memory
 
 keep_freed_memory()
 for _ in range(3):
@@ -33,3 +35,20 @@ def test_freed_memory_is_not_mapped_again():
         for program in (PROGRAM, PROGRAM.replace("keep_freed_memory()\n", ""))
     )
     assert kept < 100 and given_back > 4_000  # of 16,384 pages
+
+
+@pytest.mark.parametrize(
+    "version, before, after",
+    [
+        ("0.12.0", "", f"{host.ONEDNN_FLAG}=true"),
+        ("0.13.1", "--xla_a=1", f"--xla_a=1 {host.ONEDNN_FLAG}=true"),
+        ("0.12.0", f"{host.ONEDNN_FLAG}=false", f"{host.ONEDNN_FLAG}=false"),
+        ("0.10.2", "--xla_a=1", "--xla_a=1"),
+    ],
+)
+def test_onednn_is_asked_for_where_it_is(monkeypatch, version, before, after):
+    monkeypatch.setattr(host.metadata, "version", lambda package: version)
+    monkeypatch.setenv("XLA_FLAGS", before)
+    host.use_onednn()
+    assert os.environ["XLA_FLAGS"] == after
+    assert host.onednn_is_used() == after.endswith("=true")
