@@ -28,14 +28,11 @@ Source: Lavin and Gray 2016, arXiv 1509.09308. Shapes: x [B, H, W, C], kernel [3
 
 from collections.abc import Sequence
 from functools import reduce
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-
-from common.parallel import default_is_cpu
 
 Matrix = Sequence[Sequence[float]]
 
@@ -74,8 +71,6 @@ OUTPUT: dict[int, Matrix] = {
 
 # About this much of the batch at a time keeps the transformed tiles in a 1 MiB L2 cache.
 CHUNK_PIXELS = 2048
-# With fewer channels the matrix products are too thin to pay for the transforms.
-LEAST_CHANNELS = 32
 
 
 def in_chunks(x: Array, chunk: int) -> Array:
@@ -153,12 +148,6 @@ def kernel_gradient(x: Array, dy: Array, m: int, chunk: int) -> Array:
     return jnp.einsum("ia,jb,ijck->abck", g, g, total.reshape(m + 2, m + 2, *total.shape[1:]))
 
 
-def conv_nhwc(x: Array, kernel: Array, stride: int, padding: Any) -> Array:
-    """XLA's own convolution."""
-    numbers = ("NHWC", "HWIO", "NHWC")
-    return lax.conv_general_dilated(x, kernel, (stride,) * 2, padding, dimension_numbers=numbers)
-
-
 def tile_size(x: Array) -> int:
     """Tiles of 4 x 4 outputs, or of 2 x 2 where 4 does not divide the map or is all of it."""
     height, width = x.shape[1:3]
@@ -188,127 +177,3 @@ def conv3x3_backward(saved: tuple[Array, Array], dy: Array) -> tuple[Array, Arra
 
 
 conv3x3.defvjp(lambda x, kernel: (conv3x3(x, kernel), (x, kernel)), conv3x3_backward)
-
-
-@jax.custom_vjp
-def conv3x3_strided(x: Array, kernel: Array) -> Array:
-    """The 3x3 convolution with stride 2 and padding 1: [B, H, W, C] -> [B, H/2, W/2, K].
-
-    H and W are even. The forward pass is XLA's, the gradients are matrix products.
-    """
-    return conv_nhwc(x, kernel, 2, ((1, 1), (1, 1)))
-
-
-def conv3x3_strided_backward(saved: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
-    x, kernel = saved
-    inputs, outputs = kernel.shape[2:]
-
-    def patches(x: Array) -> Array:
-        """[n, H, W, C] -> [n, H/2, W/2, 9 C]."""
-        _, height, width, _ = x.shape
-        x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-        taps = [x[:, i : i + height : 2, j : j + width : 2] for i in range(3) for j in range(3)]
-        return jnp.concatenate(taps, -1)
-
-    def add(total: Array, images: tuple[Array, ...]) -> tuple[Array, None]:
-        x, dy = images
-        return total + jnp.einsum("nhwc,nhwk->ck", patches(x), dy), None
-
-    # y[i] = sum over a of x[2 i + a - 1] k[a]: an even place of x sees the tap 1 of its own y,
-    # an odd one the tap 2 of the y before it and the tap 0 of the y after it.
-    taps = (((0, 1),), ((0, 2), (1, 0)))  # (shift of y, tap) by the place's parity
-
-    def phases(dy: Array) -> Array:
-        """[n, H/2, W/2, K] -> [n, H, W, C], one product for each parity of row and column."""
-        n, height, width, _ = dy.shape
-        dy = jnp.pad(dy, ((0, 0), (0, 1), (0, 1), (0, 0)))
-
-        def phase(row: int, column: int) -> Array:
-            pairs = [(r, c) for r in taps[row] for c in taps[column]]
-            parts = [dy[:, i : i + height, j : j + width] for (i, _), (j, _) in pairs]
-            weights = [kernel[a, b].T for (_, a), (_, b) in pairs]
-            return jnp.concatenate(parts, -1) @ jnp.concatenate(weights)
-
-        rows = [jnp.stack([phase(row, 0), phase(row, 1)], 3) for row in (0, 1)]
-        return jnp.stack(rows, 2).reshape(n, 2 * height, 2 * width, inputs)
-
-    chunks = [in_chunks(a, chunk_size(x)) for a in (x, dy)]
-    dx = lax.map(phases, chunks[1]).reshape(x.shape)
-    zero = jnp.zeros((9 * inputs, outputs), x.dtype)
-    return dx, lax.scan(add, zero, tuple(chunks))[0].reshape(kernel.shape)
-
-
-conv3x3_strided.defvjp(
-    lambda x, kernel: (conv3x3_strided(x, kernel), (x, kernel)), conv3x3_strided_backward
-)
-
-
-def conv(x: Array, kernel: Array, *, stride: int, padding: Any) -> Array:
-    """The convolution [B, H, W, C] by [h, w, C, K], in the form measured to be the fastest.
-
-    Anything but even float32 maps with 1x1 or 3x3 kernels and LEAST_CHANNELS is XLA's own.
-    """
-    size = kernel.shape[0]
-    pads = {"SAME": size // 2, "VALID": 0}.get(padding) if isinstance(padding, str) else None
-    if not isinstance(padding, str) and len({p for side in padding for p in side}) == 1:
-        pads = padding[0][0]
-    if isinstance(padding, str) and stride > 1 and size > 1:
-        pads = None  # "SAME" then pads on one side only
-    suits = (
-        x.dtype == kernel.dtype == jnp.float32
-        and kernel.shape[1] == size
-        and pads == size // 2
-        and x.shape[1] % 2 == x.shape[2] % 2 == 0
-        and min(kernel.shape[2:]) >= LEAST_CHANNELS
-    )
-    match size, stride:
-        case 3, 1 if suits:
-            return conv3x3(x, kernel)
-        case 3, 2 if suits:
-            return conv3x3_strided(x, kernel)
-        case 1, 2 if suits:
-            return x[:, ::2, ::2] @ kernel[0, 0]
-        case _:
-            return conv_nhwc(x, kernel, stride, padding)
-
-
-def conv_general_dilated(
-    lhs: Array,
-    rhs: Array,
-    window_strides: Sequence[int],
-    padding: str | Sequence[tuple[int, int]],
-    lhs_dilation: Sequence[int] | None = None,
-    rhs_dilation: Sequence[int] | None = None,
-    dimension_numbers: Any = None,
-    feature_group_count: int = 1,
-    **options: Any,
-) -> Array:
-    """`lax.conv_general_dilated`, by `conv` for plain images [B, H, W, C] on a CPU.
-
-    For the field `conv_general_dilated` of `nn.Conv`.
-    """
-    numbers = lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers)
-    nhwc = (
-        lax.conv_dimension_numbers(lhs.shape, rhs.shape, ("NHWC", "HWIO", "NHWC"))
-        if lhs.ndim == 4
-        else None
-    )
-    if (
-        default_is_cpu()
-        and numbers == nhwc
-        and window_strides[0] == window_strides[1]
-        and {*(lhs_dilation or (1,)), *(rhs_dilation or (1,)), feature_group_count} == {1}
-        and all(value is None for value in options.values())
-    ):
-        return conv(lhs, rhs, stride=window_strides[0], padding=padding)
-    return lax.conv_general_dilated(
-        lhs,
-        rhs,
-        window_strides,
-        padding,
-        lhs_dilation,
-        rhs_dilation,
-        dimension_numbers,
-        feature_group_count,
-        **options,
-    )

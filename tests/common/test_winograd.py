@@ -1,6 +1,5 @@
 """Winograd convolutions equal XLA's own, in value and in both gradients."""
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,7 +21,6 @@ SHAPES = [
     (4, 128, 256),
     (6, 32, 48),
 ]
-STRIDED = [(32, 64, 128), (16, 128, 256), (8, 256, 512)]
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
 
@@ -63,15 +61,6 @@ def by_lax(stride: int = 1, padding="SAME", **options):
     return conv
 
 
-def by_module(stride: int = 1, padding="SAME", **options):
-    def conv(x, kernel):
-        return winograd.conv_general_dilated(
-            x, kernel, (stride, stride), padding, dimension_numbers=DIMENSIONS, **options
-        )
-
-    return conv
-
-
 @pytest.mark.parametrize("size, channels, outputs", SHAPES)
 def test_conv3x3_equals_lax(size, channels, outputs):
     check_same(winograd.conv3x3, by_lax(), *arrays(3, size, channels, outputs))
@@ -81,8 +70,6 @@ def test_conv3x3_equals_lax(size, channels, outputs):
 def test_any_batch(batch):
     x, kernel = arrays(batch, 32, 8, 8)
     check_same(winograd.conv3x3, by_lax(), x, kernel)
-    padding = [(1, 1), (1, 1)]
-    check_same(winograd.conv3x3_strided, by_lax(2, padding), x, kernel)
 
 
 @pytest.mark.parametrize("m, chunk", [(2, 1), (2, 6), (4, 1), (4, 2)])
@@ -97,87 +84,3 @@ def test_tiles_and_chunks_change_nothing(m, chunk):
     np.testing.assert_allclose(winograd.forward(x, kernel, m, chunk), y, rtol=1e-4, atol=1e-3)
     got = winograd.kernel_gradient(x, y, m, chunk)
     np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-1)
-
-
-@pytest.mark.parametrize("padding", ["SAME", ((1, 1), (1, 1))])
-def test_dispatch_takes_the_fast_form(padding):
-    x, kernel = arrays(2, 8, 32, 48)
-    np.testing.assert_array_equal(
-        by_module(padding=padding)(x, kernel), winograd.conv3x3(x, kernel)
-    )
-
-
-@pytest.mark.parametrize("size, channels, outputs", STRIDED)
-@pytest.mark.parametrize("window", [1, 3])
-def test_strided_equals_lax(size, channels, outputs, window):
-    x, kernel = arrays(3, size, channels, outputs, window)
-    padding = [(window // 2, window // 2)] * 2
-    check_same(by_module(2, padding), by_lax(2, padding), x, kernel)
-
-
-@pytest.mark.parametrize(
-    "size, channels, outputs, window, options",
-    [
-        (7, 64, 64, 3, {}),
-        (8, 3, 64, 3, {}),
-        (8, 64, 64, 5, {}),
-        (8, 64, 64, 3, {"padding": "VALID"}),
-        (8, 64, 64, 3, {"padding": ((2, 0), (1, 1))}),
-        (8, 64, 64, 3, {"rhs_dilation": (2, 2)}),
-        (8, 64, 64, 3, {"lhs_dilation": (2, 2), "padding": ((1, 1), (1, 1))}),
-        (8, 64, 64, 3, {"preferred_element_type": jnp.float32}),
-        (8, 64, 64, 3, {"stride": 2}),
-        (7, 64, 64, 3, {"stride": 2, "padding": ((1, 1), (1, 1))}),
-    ],
-)
-def test_the_rest_is_left_to_lax(size, channels, outputs, window, options):
-    x, kernel = arrays(2, size, channels, outputs, window)
-    check_same(by_module(**options), by_lax(**options), x, kernel)
-
-
-def test_groups_are_left_to_lax():
-    x, _ = arrays(2, 8, 64, 64)
-    _, kernel = arrays(2, 8, 32, 64)
-    check_same(by_module(feature_group_count=2), by_lax(feature_group_count=2), x, kernel)
-
-
-def test_bfloat16_is_left_to_lax():
-    x, kernel = (a.astype(jnp.bfloat16) for a in arrays(2, 8, 64, 64))
-    check_same(by_module(), by_lax(), x, kernel, 1e-2)
-
-
-def test_other_layouts_are_left_to_lax():
-    x, kernel = arrays(2, 64, 64, 64)
-    x = x[:, :, :8, :]  # as NCHW: 64 channels, 8 x 64
-    dimensions = ("NCHW", "HWIO", "NCHW")
-    got = winograd.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=dimensions)
-    expected = lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=dimensions)
-    np.testing.assert_array_equal(got, expected)
-
-
-@pytest.mark.parametrize("padding, stride", [("SAME", 1), (1, 1), (1, 2)])
-def test_in_a_flax_convolution(padding, stride):
-    x, kernel = arrays(2, 8, 64, 64)
-    options = {"padding": padding, "strides": stride, "use_bias": False}
-    fast = nn.Conv(64, (3, 3), conv_general_dilated=winograd.conv_general_dilated, **options)
-    plain = nn.Conv(64, (3, 3), **options)
-    variables = {"params": {"kernel": kernel}}
-    got, expected = fast.apply(variables, x), plain.apply(variables, x)
-    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-3)
-
-
-def test_under_pmap():
-    devices = jax.local_device_count()
-    x, kernel = arrays(2 * devices, 8, 64, 64)
-    x = x.reshape(devices, 2, 8, 8, 64)
-
-    def loss(conv):
-        return lambda kernel, x: jax.lax.pmean(
-            jax.grad(lambda k: jnp.square(conv(x, k)).mean())(kernel), "devices"
-        )
-
-    got, expected = (
-        jax.pmap(loss(conv), "devices", in_axes=(None, 0))(kernel, x)
-        for conv in (by_module(), by_lax())
-    )
-    np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-4)

@@ -1,0 +1,200 @@
+"""Convolutions of images, in the forms that are the fastest on a CPU; elsewhere XLA's own.
+
+    float32    3x3, stride 1     Winograd's method, common/winograd.py
+    bfloat16   3x3, stride 1     oneDNN's convolution, also as the input's gradient; the
+                                 kernel's gradient as three matrix products
+    both       3x3, stride 2     XLA's or oneDNN's convolution, gradients by matrix products
+    both       1x1, stride 2     a matrix product of every second pixel
+
+XLA turns a bfloat16 convolution or product into a call of oneDNN, and that reaches the matrix
+units of recent processors, only where it is written as oneDNN wants it: a plain convolution
+with a kernel that stands in memory; a product of bfloat16 matrices that gives bfloat16.
+
+Shapes: x [B, H, W, C], kernel [h, w, C, K].
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from common.host import onednn_is_used
+from common.parallel import default_is_cpu
+from common.winograd import chunk_size, conv3x3, in_chunks
+
+# With fewer channels Winograd's matrix products are too thin to pay for the transforms.
+LEAST_CHANNELS = 32
+
+
+def conv_nhwc(x: Array, kernel: Array, stride: int, padding: Any) -> Array:
+    """XLA's own convolution."""
+    numbers = ("NHWC", "HWIO", "NHWC")
+    return lax.conv_general_dilated(x, kernel, (stride,) * 2, padding, dimension_numbers=numbers)
+
+
+def add_up(product: Callable[[Array, Array], Array], x: Array, dy: Array) -> Array:
+    """The sum of product(x, dy), in float32, over chunks of images that suit a cache."""
+    chunks = tuple(in_chunks(a, chunk_size(x)) for a in (x, dy))
+    zero = jax.eval_shape(product, *(chunk[0] for chunk in chunks))
+
+    def add(total: Array, images: tuple[Array, ...]) -> tuple[Array, None]:
+        return total + product(*images).astype(jnp.float32), None
+
+    return lax.scan(add, jnp.zeros(zero.shape), chunks)[0]
+
+
+def inner(a: Array, b: Array) -> Array:
+    """The matrix a^T b [C, K] of a [..., C] and b [..., K], in their type."""
+    a, b = (m.reshape(-1, m.shape[-1]) for m in (a, b))
+    return lax.dot_general(a, b, (((0,), (0,)), ((), ())))
+
+
+@jax.custom_vjp
+def conv3x3_direct(x: Array, kernel: Array) -> Array:
+    """The 3x3 convolution with stride 1 and padding 1: [B, H, W, C] -> [B, H, W, K]."""
+    return conv_nhwc(x, kernel, 1, ((1, 1), (1, 1)))
+
+
+def conv3x3_direct_backward(saved: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
+    x, kernel = saved
+
+    def product(x: Array, dy: Array) -> Array:
+        """[3, 3 C, K]: for each row of the kernel, its three columns side by side."""
+        _, height, width, _ = x.shape
+        x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+        columns = jnp.concatenate([x[:, :, j : j + width] for j in range(3)], -1)
+        return jnp.stack([inner(columns[:, i : i + height], dy) for i in range(3)])
+
+    # Behind a barrier the turned kernel is one that stands in memory.
+    turned = lax.optimization_barrier(jnp.swapaxes(kernel[::-1, ::-1], 2, 3))
+    dx = conv_nhwc(dy, turned, 1, ((1, 1), (1, 1)))
+    return dx, add_up(product, x, dy).reshape(kernel.shape).astype(kernel.dtype)
+
+
+conv3x3_direct.defvjp(
+    lambda x, kernel: (conv3x3_direct(x, kernel), (x, kernel)), conv3x3_direct_backward
+)
+
+
+@jax.custom_vjp
+def conv3x3_strided(x: Array, kernel: Array) -> Array:
+    """The 3x3 convolution with stride 2 and padding 1: [B, H, W, C] -> [B, H/2, W/2, K].
+
+    H and W are even. The forward pass is XLA's, the gradients are matrix products.
+    """
+    return conv_nhwc(x, kernel, 2, ((1, 1), (1, 1)))
+
+
+def conv3x3_strided_backward(saved: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
+    x, kernel = saved
+
+    def product(x: Array, dy: Array) -> Array:
+        """[9 C, K]: the patches under the kernel times dy."""
+        _, height, width, _ = x.shape
+        x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+        taps = [x[:, i : i + height : 2, j : j + width : 2] for i in range(3) for j in range(3)]
+        return inner(jnp.concatenate(taps, -1), dy)
+
+    # y[i] = sum over a of x[2 i + a - 1] k[a]: an even place of x sees the tap 1 of its own y,
+    # an odd one the tap 2 of the y before it and the tap 0 of the y after it.
+    taps = (((0, 1),), ((0, 2), (1, 0)))  # (shift of y, tap) by the place's parity
+
+    def phases(dy: Array) -> Array:
+        """[n, H/2, W/2, K] -> [n, H, W, C], one product for each parity of row and column."""
+        n, height, width, _ = dy.shape
+        dy = jnp.pad(dy, ((0, 0), (0, 1), (0, 1), (0, 0)))
+
+        def phase(row: int, column: int) -> Array:
+            pairs = [(r, c) for r in taps[row] for c in taps[column]]
+            parts = [dy[:, i : i + height, j : j + width] for (i, _), (j, _) in pairs]
+            weights = [kernel[a, b].T for (_, a), (_, b) in pairs]
+            return jnp.concatenate(parts, -1) @ jnp.concatenate(weights)
+
+        rows = [jnp.stack([phase(row, 0), phase(row, 1)], 3) for row in (0, 1)]
+        return jnp.stack(rows, 2).reshape(n, 2 * height, 2 * width, -1)
+
+    dx = lax.map(phases, in_chunks(dy, chunk_size(x))).reshape(x.shape)
+    return dx, add_up(product, x, dy).reshape(kernel.shape).astype(kernel.dtype)
+
+
+conv3x3_strided.defvjp(
+    lambda x, kernel: (conv3x3_strided(x, kernel), (x, kernel)), conv3x3_strided_backward
+)
+
+
+def padding_of(padding: Any, size: int, stride: int) -> int | None:
+    """The pixels of padding on each side, None where the sides differ."""
+    if padding == "VALID":
+        return 0
+    if padding == "SAME":  # of a strided convolution it is more at the end
+        return size // 2 if stride == 1 or size == 1 else None
+    pads = {pixels for side in padding for pixels in side}
+    return pads.pop() if len(pads) == 1 else None
+
+
+def conv(x: Array, kernel: Array, *, stride: int, padding: Any) -> Array:
+    """The convolution [B, H, W, C] by [h, w, C, K], in the form measured to be the fastest.
+
+    Anything but 1x1 and 3x3 kernels of enough channels, on even maps, is XLA's own.
+    """
+    size = kernel.shape[0]
+    plain = kernel.shape[1] == size and padding_of(padding, size, stride) == size // 2
+    even = x.shape[1] % 2 == x.shape[2] % 2 == 0
+    single = x.dtype == kernel.dtype == jnp.float32
+    half = x.dtype == kernel.dtype == jnp.bfloat16 and onednn_is_used()
+    wide = min(kernel.shape[2:]) >= LEAST_CHANNELS
+    match size, stride:
+        case 3, 1 if plain and half:
+            return conv3x3_direct(x, kernel)
+        case 3, 1 if plain and even and wide and single:
+            return conv3x3(x, kernel)
+        case 3, 2 if plain and even and wide and (single or half):
+            return conv3x3_strided(x, kernel)
+        case 1, 2 if plain and even and wide and (single or half):
+            return x[:, ::2, ::2] @ kernel[0, 0]
+        case _:
+            return conv_nhwc(x, kernel, stride, padding)
+
+
+def conv_general_dilated(
+    lhs: Array,
+    rhs: Array,
+    window_strides: Sequence[int],
+    padding: str | Sequence[tuple[int, int]],
+    lhs_dilation: Sequence[int] | None = None,
+    rhs_dilation: Sequence[int] | None = None,
+    dimension_numbers: Any = None,
+    feature_group_count: int = 1,
+    **options: Any,
+) -> Array:
+    """`lax.conv_general_dilated`, by `conv` for plain images [B, H, W, C] on a CPU.
+
+    For the field `conv_general_dilated` of `nn.Conv`.
+    """
+    numbers = lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers)
+    nhwc = (
+        lax.conv_dimension_numbers(lhs.shape, rhs.shape, ("NHWC", "HWIO", "NHWC"))
+        if lhs.ndim == 4
+        else None
+    )
+    if (
+        default_is_cpu()
+        and numbers == nhwc
+        and window_strides[0] == window_strides[1]
+        and {*(lhs_dilation or (1,)), *(rhs_dilation or (1,)), feature_group_count} == {1}
+        and all(value is None for value in options.values())
+    ):
+        return conv(lhs, rhs, stride=window_strides[0], padding=padding)
+    return lax.conv_general_dilated(
+        lhs,
+        rhs,
+        window_strides,
+        padding,
+        lhs_dilation,
+        rhs_dilation,
+        dimension_numbers,
+        feature_group_count,
+        **options,
+    )

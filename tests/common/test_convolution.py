@@ -1,0 +1,164 @@
+"""Convolutions in the forms of a CPU equal XLA's own, in value and in both gradients."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import Array, lax
+
+from common import convolution
+from common.winograd import conv3x3
+
+STRIDED = [(32, 64, 128), (16, 128, 256), (8, 256, 512)]
+DIMENSIONS = ("NHWC", "HWIO", "NHWC")
+
+
+def arrays(batch: int, size: int, channels: int, outputs: int, window: int = 3) -> list[Array]:
+    rng = np.random.default_rng(size * channels + outputs)
+    shapes = [(batch, size, size, channels), (window, window, channels, outputs)]
+    return [jnp.asarray(rng.normal(size=s), jnp.float32) for s in shapes]
+
+
+def value_and_gradients(conv, x: Array, kernel: Array) -> tuple[Array, Array, Array]:
+    """The output and both gradients, for a gradient of the output that varies."""
+
+    @jax.jit
+    def run(x, kernel):
+        y, gradients = jax.vjp(conv, x, kernel)
+        return y, *gradients(jnp.cos(jnp.arange(y.size)).reshape(y.shape).astype(y.dtype))
+
+    return run(x, kernel)
+
+
+def check_same(conv, reference, x: Array, kernel: Array, tolerance: float = 1e-5) -> None:
+    for got, expected in zip(
+        value_and_gradients(conv, x, kernel),
+        value_and_gradients(reference, x, kernel),
+        strict=True,
+    ):
+        assert got.dtype == expected.dtype and got.shape == expected.shape
+        error = jnp.linalg.norm((got - expected).astype(jnp.float32))
+        assert error <= tolerance * jnp.linalg.norm(expected.astype(jnp.float32))
+
+
+def by_lax(stride: int = 1, padding="SAME", **options):
+    def conv(x, kernel):
+        return lax.conv_general_dilated(
+            x, kernel, (stride, stride), padding, dimension_numbers=DIMENSIONS, **options
+        )
+
+    return conv
+
+
+def by_module(stride: int = 1, padding="SAME", **options):
+    def conv(x, kernel):
+        return convolution.conv_general_dilated(
+            x, kernel, (stride, stride), padding, dimension_numbers=DIMENSIONS, **options
+        )
+
+    return conv
+
+
+@pytest.mark.parametrize("batch", [1, 2, 4, 5])
+def test_any_batch(batch):
+    x, kernel = arrays(batch, 32, 8, 8)
+    padding = [(1, 1), (1, 1)]
+    check_same(convolution.conv3x3_strided, by_lax(2, padding), x, kernel)
+    check_same(convolution.conv3x3_direct, by_lax(1, padding), x, kernel)
+
+
+@pytest.mark.parametrize("size", [3, 7, 8])
+def test_direct_equals_lax(size):
+    check_same(convolution.conv3x3_direct, by_lax(), *arrays(3, size, 5, 7))
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_bfloat16_is_as_near_as_bfloat16_can_be(monkeypatch, stride):
+    monkeypatch.setattr(convolution, "onednn_is_used", lambda: True)
+    x, kernel = (a.astype(jnp.bfloat16) for a in arrays(4, 8, 32, 48))
+    padding = ((1, 1), (1, 1))
+    check_same(by_module(stride, padding), by_lax(stride, padding), x, kernel, 1e-2)
+
+
+@pytest.mark.parametrize("padding", ["SAME", ((1, 1), (1, 1))])
+def test_dispatch_takes_the_fast_form(padding):
+    x, kernel = arrays(2, 8, 32, 48)
+    np.testing.assert_array_equal(by_module(padding=padding)(x, kernel), conv3x3(x, kernel))
+
+
+@pytest.mark.parametrize("size, channels, outputs", STRIDED)
+@pytest.mark.parametrize("window", [1, 3])
+def test_strided_equals_lax(size, channels, outputs, window):
+    x, kernel = arrays(3, size, channels, outputs, window)
+    padding = [(window // 2, window // 2)] * 2
+    check_same(by_module(2, padding), by_lax(2, padding), x, kernel)
+
+
+@pytest.mark.parametrize(
+    "size, channels, outputs, window, options",
+    [
+        (7, 64, 64, 3, {}),
+        (8, 3, 64, 3, {}),
+        (8, 64, 64, 5, {}),
+        (8, 64, 64, 3, {"padding": "VALID"}),
+        (8, 64, 64, 3, {"padding": ((2, 0), (1, 1))}),
+        (8, 64, 64, 3, {"rhs_dilation": (2, 2)}),
+        (8, 64, 64, 3, {"lhs_dilation": (2, 2), "padding": ((1, 1), (1, 1))}),
+        (8, 64, 64, 3, {"preferred_element_type": jnp.float32}),
+        (8, 64, 64, 3, {"stride": 2}),
+        (7, 64, 64, 3, {"stride": 2, "padding": ((1, 1), (1, 1))}),
+    ],
+)
+def test_the_rest_is_left_to_lax(size, channels, outputs, window, options):
+    x, kernel = arrays(2, size, channels, outputs, window)
+    check_same(by_module(**options), by_lax(**options), x, kernel)
+
+
+def test_groups_are_left_to_lax():
+    x, _ = arrays(2, 8, 64, 64)
+    _, kernel = arrays(2, 8, 32, 64)
+    check_same(by_module(feature_group_count=2), by_lax(feature_group_count=2), x, kernel)
+
+
+def test_bfloat16_without_onednn_is_left_to_lax(monkeypatch):
+    monkeypatch.setattr(convolution, "onednn_is_used", lambda: False)
+    x, kernel = (a.astype(jnp.bfloat16) for a in arrays(2, 8, 64, 64))
+    check_same(by_module(), by_lax(), x, kernel, 1e-2)
+
+
+def test_other_layouts_are_left_to_lax():
+    x, kernel = arrays(2, 64, 64, 64)
+    x = x[:, :, :8, :]  # as NCHW: 64 channels, 8 x 64
+    dimensions = ("NCHW", "HWIO", "NCHW")
+    got = convolution.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=dimensions)
+    expected = lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=dimensions)
+    np.testing.assert_array_equal(got, expected)
+
+
+@pytest.mark.parametrize("padding, stride", [("SAME", 1), (1, 1), (1, 2)])
+def test_in_a_flax_convolution(padding, stride):
+    x, kernel = arrays(2, 8, 64, 64)
+    options = {"padding": padding, "strides": stride, "use_bias": False}
+    fast = nn.Conv(64, (3, 3), conv_general_dilated=convolution.conv_general_dilated, **options)
+    plain = nn.Conv(64, (3, 3), **options)
+    variables = {"params": {"kernel": kernel}}
+    got, expected = fast.apply(variables, x), plain.apply(variables, x)
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-3)
+
+
+def test_under_pmap():
+    devices = jax.local_device_count()
+    x, kernel = arrays(2 * devices, 8, 64, 64)
+    x = x.reshape(devices, 2, 8, 8, 64)
+
+    def loss(conv):
+        return lambda kernel, x: jax.lax.pmean(
+            jax.grad(lambda k: jnp.square(conv(x, k)).mean())(kernel), "devices"
+        )
+
+    got, expected = (
+        jax.pmap(loss(conv), "devices", in_axes=(None, 0))(kernel, x)
+        for conv in (by_module(), by_lax())
+    )
+    np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-4)
