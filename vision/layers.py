@@ -8,14 +8,15 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
-from common import winograd
+from common.batch_norm import BatchNorm, identity
+from common.convolution import conv_general_dilated
 
 # He et al. 2015, arXiv 1502.01852: variance 2 / fan_out keeps the signal's size through ReLU.
 he_normal = nn.initializers.variance_scaling(2.0, "fan_out", "truncated_normal")
 
-# How convolutions are computed: `auto` takes Winograd's method on CPUs, where it was measured
-# to win; `xla` is XLA's own everywhere.
-CONVOLUTIONS = {"auto": winograd.conv_general_dilated, "xla": None}
+# How convolutions are computed: `auto` takes on CPUs the forms that were measured to win there;
+# `xla` is XLA's own everywhere.
+CONVOLUTIONS = {"auto": conv_general_dilated, "xla": None}
 
 
 class Pool(nn.Module):
@@ -98,14 +99,8 @@ class ConvNorm(nn.Module):
             name="conv",
         )(x)
         if self.batch_norm:
-            x = nn.BatchNorm(
-                use_running_average=not train,
-                momentum=0.9,
-                epsilon=1e-5,
-                dtype=self.dtype,
-                axis_name=self.axis_name,
-                name="norm",
-            )(x)
+            activation = nn.relu if self.relu else identity
+            return BatchNorm(activation=activation, axis_name=self.axis_name, name="norm")(x, train)
         return nn.relu(x) if self.relu else x
 
 
