@@ -33,16 +33,20 @@ LAUNCHER = ("task", "mode", "workdir", "resume", "run", "input", "format", "top"
 
 # Defaults in brackets; None means "the configuration's".
 flags.DEFINE_string("config", None, "A named set of defaults, see the README [the model's].")
-flags.DEFINE_string("model", None, "cnn, cnn_b, resnet18/34/50/101/152, plain18/34; birnn, decnn.")
+flags.DEFINE_string(
+    "model", None, "cnn, cnn_b, airbench, resnet18/34/50/101/152, plain18/34; birnn, decnn."
+)
 flags.DEFINE_string("data_dir", None, "Where the data are; see the README for the forms.")
 flags.DEFINE_float("val_fraction", None, "Share of training data held out [0.1; aspect 0.05].")
 flags.DEFINE_integer("epochs", None, "Passes over the training data.")
 flags.DEFINE_integer("batch_size", None, "Examples of a step, over all devices.")
-flags.DEFINE_string("optimizer", None, "sgd, momentum, nesterov, adam, adamw or rmsprop.")
+flags.DEFINE_string("optimizer", None, "sgd, momentum, nesterov, adam, adamw, rmsprop or muon.")
 flags.DEFINE_float("learning_rate", None, "The peak of the schedule.")
-flags.DEFINE_string("schedule", None, "constant, step, cosine or one_cycle.")
+flags.DEFINE_string("schedule", None, "constant, step, linear, cosine or one_cycle.")
 flags.DEFINE_float("warmup_epochs", None, "Linear warm-up before the schedule [0; aspect 1].")
-flags.DEFINE_float("momentum", None, "Of momentum and nesterov [0.9].")
+flags.DEFINE_float("momentum", None, "Of momentum, nesterov and muon [0.9].")
+flags.DEFINE_float("kernel_rate", None, "Factor of the rate for dense and recurrent kernels [1].")
+flags.DEFINE_float("bias_rate", None, "Factor of the rate for biases and scales [1].")
 flags.DEFINE_float("weight_decay", None, "Decoupled, on kernels [adamw 0.01, others 0].")
 flags.DEFINE_float("l2", None, "Penalty l2 * sum(w^2) on convolution kernels.")
 flags.DEFINE_float("clip", None, "Largest global norm of the gradient; 0 is off [0; aspect 5].")
@@ -63,6 +67,7 @@ flags.DEFINE_string("pool", None, "max or avg.")
 flags.DEFINE_string("shortcut", None, "projection or zero_pad, for ResNets [projection].")
 flags.DEFINE_string("stem", None, "cifar or imagenet, for ResNets [cifar].")
 flags.DEFINE_float("width", None, "Multiplies every layer's channels [1].")
+flags.DEFINE_string("tta", None, "Views of a test image: none, flip (2) or shift (6) [none].")
 flags.DEFINE_string("conv", None, "auto (fast forms on CPUs) or xla: the same values [auto].")
 
 # --task=aspect

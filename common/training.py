@@ -29,7 +29,9 @@ class TrainingConfig:
     learning_rate: float = 0.1
     schedule: str = "one_cycle"
     warmup_epochs: float | None = None
-    momentum: float | None = None  # of momentum and nesterov; None is 0.9
+    momentum: float | None = None  # of momentum, nesterov and muon; None is 0.9
+    kernel_rate: float = 1.0  # factor of the rate for dense and recurrent kernels
+    bias_rate: float = 1.0  # the same for biases and scales
     weight_decay: float | None = None  # decoupled; None is the optimiser's own
     l2: float = 0.0  # l2 * sum(w^2) over convolution kernels, as Keras means it
     clip: float = 0.0  # largest global gradient norm, 0 is off
@@ -53,7 +55,7 @@ def check_training(config: TrainingConfig) -> None:
         check_range(f"--{name}", getattr(config, name), 1)
     for name in ("learning_rate", "checkpoint_minutes"):
         check_range(f"--{name}", getattr(config, name), 0, open_low=True)
-    for name in ("warmup_epochs", "l2", "clip", "patience", "devices"):
+    for name in ("warmup_epochs", "l2", "clip", "patience", "devices", "kernel_rate", "bias_rate"):
         check_range(f"--{name}", getattr(config, name) or 0, 0)
     check_range("--seed", config.seed, 0, 2**32 - 1)
     if config.weight_decay is not None:
@@ -93,6 +95,8 @@ def make_optimization(
         weight_decay=config.weight_decay,
         l2=config.l2,
         clip=config.clip,
+        kernel_rate=config.kernel_rate,
+        bias_rate=config.bias_rate,
     )
     return tx, schedule
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import flax.linen as nn
@@ -18,6 +19,7 @@ from common.training import choose_dtype
 from vision import models
 from vision.config import VisionConfig
 from vision.datasets import Split
+from vision.views import average_logits
 
 # Images scored in one call: bounds the memory, changes no score.
 EVAL_BATCH = 500
@@ -41,13 +43,13 @@ class Classifier:
         """Pixels in [0, 1], float [B, H, W, C], to zero mean and unit deviation."""
         return (images - self.mean) / self.std
 
-    def logits_fn(self) -> Callable[[dict, dict, dict], Array]:
+    def logits_fn(self, tta: str) -> Callable[[dict, dict, dict], Array]:
         """Compiled (variables, data, rows) -> logits [B, K], on the classifier's devices."""
 
         def logits(variables: dict, data: dict, rows: dict) -> Array:
             images = gather(data, rows)["image"].astype(jnp.float32) / 255.0
-            found = self.model.apply(variables, self.normalise(images), train=False)
-            return cast(Array, found)
+            model = partial(self.model.apply, variables, train=False)
+            return average_logits(cast(Any, model), self.normalise(images), tta)
 
         return self.devices.compile(logits)
 
@@ -63,11 +65,14 @@ def make_classifier(
 
 
 class Scorer:
-    """Logits of a split, for any state; the split is put on the devices once."""
+    """Logits of a split, for any state; the split is put on the devices once.
 
-    def __init__(self, classifier: Classifier):
+    `tta` is the test-time augmentation, a key of `views.PLACES`.
+    """
+
+    def __init__(self, classifier: Classifier, tta: str = "none"):
         self._devices = classifier.devices
-        self._logits = classifier.logits_fn()
+        self._logits = classifier.logits_fn(tta)
 
     def score_split(self, variables: Any, split: Split) -> np.ndarray:
         """Logits of a split by variables that are not yet on all devices."""

@@ -14,7 +14,7 @@ USED = {
     "predict": {"run", "input", "format", "top"},
     "describe": {"workdir"},
 }
-OF_A_RUN = {"eval": {"dataset", "data_dir", "devices"}, "predict": {"devices"}}
+OF_A_RUN = {"eval": {"dataset", "data_dir", "devices", "tta"}, "predict": {"devices", "tta"}}
 FORMATS = ("table", "jsonl")
 
 
@@ -49,7 +49,7 @@ def run(launcher: dict[str, Any], settings: dict[str, Any], command: str) -> Non
             [Path(name) for name in launcher["input"]],
             top=3 if launcher["top"] is None else launcher["top"],
             as_json=as_json,
-            devices=settings.get("devices", 0),
+            changes={"devices": 0} | settings,
         )
 
 

@@ -11,6 +11,7 @@ from common.config import check_choice, check_range, override
 from common.errors import InputError
 from common.training import TrainingConfig, check_rate, check_training
 from vision.datasets import DATASETS
+from vision.views import PLACES
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class VisionConfig(TrainingConfig):
     dataset: str = "cifar10"
     augment: str = "standard"
     label_smoothing: float = 0.0
+    tta: str = "none"  # views of a test image whose logits are averaged
     conv: str = "auto"  # how convolutions are computed: auto (Winograd on CPUs) or xla
 
 
@@ -48,6 +50,20 @@ _REPORT_B = {
     "val_fraction": 0.2,
 }
 _REPORT_B_RESNET = _REPORT_B | {"optimizer": "adam", "l2": 1e-4, "epochs": 200}
+_SPEEDRUN = {
+    "model": "airbench",
+    "epochs": 8,
+    "batch_size": 2000,
+    "optimizer": "muon",
+    "learning_rate": 0.24,
+    "momentum": 0.6,
+    "kernel_rate": 5600.0,
+    "bias_rate": 440.0,
+    "schedule": "linear",
+    "augment": "alternating_flip+crop(2,reflect)",
+    "label_smoothing": 0.2,
+    "tta": "shift",
+}
 
 CONFIGS: dict[str, dict[str, Any]] = {
     "cnn": _SGD | {"model": "cnn", "l2": 5e-4, "label_smoothing": 0.1, "dropout": 0.2},
@@ -65,6 +81,8 @@ CONFIGS: dict[str, dict[str, Any]] = {
             "resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "plain18", "plain34"
         )
     },
+    "airbench": _SPEEDRUN,
+    "speedrun": _SPEEDRUN,
     "report_a_cnn": _REPORT_A | {"model": "cnn", "epochs": 80},
     "report_a_resnet": _REPORT_A | {"model": "resnet18", "epochs": 40},
     "report_b_cnn": _REPORT_B | {"model": "cnn_b", "epochs": 100},
@@ -111,3 +129,4 @@ def check_config(config: VisionConfig) -> None:
     if config.patience and config.val_fraction == 0:
         raise InputError("--patience needs validation data: give --val_fraction above 0")
     check_choice("--dataset", config.dataset, DATASETS)
+    check_choice("--tta", config.tta, PLACES)

@@ -74,8 +74,9 @@ def evaluate(run: Path, changes: dict[str, Any], *, as_json: bool) -> dict[str, 
         )
     if dataset.fingerprint != trained.fingerprint:
         warn("these data are not those that the run was trained on")
-    logits = Scorer(trained.classifier).score_split(trained.variables, dataset.test)
-    scores = scoring.full_score(logits, dataset.test.labels, classes)
+    tta = trained.config.tta
+    logits = Scorer(trained.classifier, tta).score_split(trained.variables, dataset.test)
+    scores = scoring.full_score(logits, dataset.test.labels, classes) | {"tta": tta}
     if as_json:
         say(json.dumps(scores))
         return scores
@@ -86,5 +87,6 @@ def evaluate(run: Path, changes: dict[str, Any], *, as_json: bool) -> dict[str, 
     say(
         f"test accuracy {scores['test/accuracy']:.4f}, test loss {scores['test/loss']:.4f}, "
         f"calibration error {scores['test/ece']:.4f} on {len(dataset.test.labels)} images"
+        + (f" by --tta={tta}" if tta != "none" else "")
     )
     return scores

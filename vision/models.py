@@ -24,6 +24,7 @@ from jax import Array
 from common.config import check_choice
 from common.errors import InputError
 from common.layers import Dropout
+from vision.airbench import AirBench
 from vision.config import VisionConfig
 from vision.layers import CONVOLUTIONS, GlobalPool, Pool, ZeroPadShortcut, conv_norm_of
 
@@ -206,6 +207,7 @@ SIZES = {
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "cnn": CNN,
     "cnn_b": ReportBCNN,
+    "airbench": AirBench,
     **{f"resnet{n}": partial(ResNet, blocks=b, bottleneck=n >= 50) for n, b in SIZES.items()},
     **{f"plain{n}": partial(ResNet, blocks=SIZES[n], shortcut=None) for n in (18, 34)},
 }

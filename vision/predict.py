@@ -28,10 +28,13 @@ def classify(scorer: Scorer, variables: Any, images: list[np.ndarray], size: int
     return scoring.softmax(scorer.logits(variables, scorer.place(batch), size)[: len(images)])
 
 
-def predict(run: Path, inputs: list[Path], *, top: int, as_json: bool, devices: int) -> None:
+def predict(
+    run: Path, inputs: list[Path], *, top: int, as_json: bool, changes: dict[str, Any]
+) -> None:
     """Print the `top` classes of every image, as a table or a JSON line each.
 
-    A JSON line is {"image": PATH, "classes": [{"class": NAME, "probability": P}, ...]}.
+    `changes` are settings that may differ from the run's. A JSON line is
+    {"image": PATH, "classes": [{"class": NAME, "probability": P}, ...]}.
 
     Raises:
         InputError: no run, no image, top below 1, or, after all others are classified, images
@@ -39,8 +42,8 @@ def predict(run: Path, inputs: list[Path], *, top: int, as_json: bool, devices: 
     """
     check_range("--top", top, 1)
     paths = [path for name in inputs for path in find_images(name)]
-    trained = load_run(run, {"devices": devices})
-    scorer = Scorer(trained.classifier)
+    trained = load_run(run, changes)
+    scorer = Scorer(trained.classifier, trained.config.tta)
     classes = trained.classifier.classes
     variables, size = scorer.replicate(trained.variables), min(CHUNK, len(paths))
     width = max(len(str(path)) for path in paths)

@@ -46,6 +46,11 @@ def tell(workdir: Path, summary: dict[str, Any]) -> None:
         f"{summary['test/loss']:.4f}, calibration error {summary['test/ece']:.4f} "
         f"(epoch {summary['best_epoch']} of {summary['epochs']})"
     )
+    if "test_tta/views" in summary:
+        say(
+            f"with test-time augmentation --tta={summary['test_tta/views']}: test accuracy "
+            f"{summary['test_tta/accuracy']:.4f}, test loss {summary['test_tta/loss']:.4f}"
+        )
     say(
         f"{summary['images_per_second']:.0f} images/s, {summary['seconds']:.0f} s of training steps"
     )

@@ -49,6 +49,11 @@ def score(logits: np.ndarray, labels: np.ndarray, prefix: str) -> dict[str, floa
     }
 
 
+def tta_score(logits: np.ndarray, labels: np.ndarray, tta: str) -> dict[str, Any]:
+    """`test_tta/loss` and `test_tta/accuracy`, beside the views that made them."""
+    return score(logits, labels, "test_tta") | {"test_tta/views": tta}
+
+
 def full_score(logits: np.ndarray, labels: np.ndarray, classes: tuple[str, ...]) -> dict[str, Any]:
     """`score` of the test split, with `test/ece` and the accuracy by class, `test/per_class`."""
     counts = confusion(logits.argmax(axis=1), labels, len(classes))

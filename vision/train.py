@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 from jax import Array
 
@@ -18,6 +19,7 @@ from common.step import LossFn, make_train_step
 from common.training import make_optimization
 from common.writer import RunWriter, say
 from vision import datasets, report, scoring
+from vision.airbench import whiten
 from vision.augment import make_augment
 from vision.classifier import (
     Classifier,
@@ -27,6 +29,9 @@ from vision.classifier import (
 )
 from vision.config import VisionConfig
 from vision.datasets import Dataset
+
+# Enough for the covariance of small patches.
+WHITENING_IMAGES = 5000
 
 
 def make_loss_fn(classifier: Classifier, augment: Callable, label_smoothing: float) -> LossFn:
@@ -115,7 +120,9 @@ def make_plan(
         checkpoint_seconds=config.checkpoint_minutes * 60,
         unit="images",
     )
-    return plan, init_state(config, classifier, tx, init_key)
+    state = init_state(config, classifier, tx, init_key)
+    sample = jnp.asarray(dataset.train.images[:WHITENING_IMAGES], jnp.float32) / 255
+    return plan, whiten(state, classifier.normalise(sample))
 
 
 def train(config: VisionConfig, workdir: Path, *, resume: bool, command: str) -> dict[str, Any]:
@@ -147,6 +154,10 @@ def train(config: VisionConfig, workdir: Path, *, resume: bool, command: str) ->
     say(f"run folder: {workdir}")
     best, progress = run(state, plan)
     test_logits = scorer.score_split(best.variables, dataset.test)
+    scores = scoring.full_score(test_logits, dataset.test.labels, dataset.classes)
+    if config.tta != "none":
+        logits = Scorer(classifier, config.tta).score_split(best.variables, dataset.test)
+        scores |= scoring.tta_score(logits, dataset.test.labels, config.tta)
     summary = {
         "task": config.task,
         "config": config.config,
@@ -157,7 +168,7 @@ def train(config: VisionConfig, workdir: Path, *, resume: bool, command: str) ->
         "epochs": progress.epoch,
         "best_epoch": progress.best_epoch,
         **plan.writer.scores(progress.best_epoch),
-        **scoring.full_score(test_logits, dataset.test.labels, dataset.classes),
+        **scores,
         "params": count_parameters(best.params),
         "images_per_second": progress.steps_per_second * config.batch_size,
         "seconds": progress.seconds,

@@ -40,9 +40,9 @@ def reference(name, value, decay=0.0, l2=0.0):
         g = gradient(w, t) + 2 * l2 * w
         if name == "sgd":
             step = g
-        elif name in ("momentum", "nesterov"):
+        elif name in ("momentum", "nesterov", "muon"):
             m = MOMENTUM * m + g
-            step = g + MOMENTUM * m if name == "nesterov" else m
+            step = m if name == "momentum" else g + MOMENTUM * m
         elif name in ("adam", "adamw"):
             m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
             step = m / (1 - 0.9**t) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
@@ -50,6 +50,27 @@ def reference(name, value, decay=0.0, l2=0.0):
             v = 0.9 * v + 0.1 * g * g
             step = g / (np.sqrt(v) + 1e-7)
         w = w - RATE * (step + decay * w)
+    return w
+
+
+def newton_schulz(matrix):
+    """Nearly orthogonal, by five steps of Muon's polynomial."""
+    x = matrix / np.linalg.norm(matrix)
+    for _ in range(5):
+        a = x @ x.T
+        x = 3.4445 * x + (-4.7750 * a + 2.0315 * a @ a) @ x
+    return x
+
+
+def muon_reference(value, decay, l2):
+    """The filters after three steps, each from the norm sqrt(K)."""
+    w, m = value.astype(np.float64), 0.0
+    for t in (1, 2, 3):
+        g = gradient(w, t) + 2 * l2 * w
+        m = MOMENTUM * m + (1 - MOMENTUM) * g
+        ahead = MOMENTUM * m / (1 - MOMENTUM ** (t + 1)) + (1 - MOMENTUM) * g / (1 - MOMENTUM**t)
+        step = newton_schulz(ahead.reshape(-1, w.shape[-1]).T).T.reshape(w.shape)
+        w = w * np.sqrt(w.shape[-1]) / np.linalg.norm(w) - RATE * (step + decay * w)
     return w
 
 
@@ -72,7 +93,22 @@ def test_three_steps(name, decay, l2):
     for path, value in leaves(params()):
         is_kernel, is_conv = path[-1] == "kernel", path == ("conv", "kernel")
         expected = reference(name, value, decay * is_kernel, l2 * is_conv)
+        if name == "muon" and is_conv:
+            expected = muon_reference(value, decay, l2)
         np.testing.assert_allclose(found[path], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_groups_have_rates_of_their_own():
+    schedule = make_schedule("constant", RATE, 10)
+    base = make_optimizer("sgd", schedule)
+    tx = make_optimizer("sgd", schedule, kernel_rate=2.0, bias_rate=0.0)
+    once, found = after_three_steps(base), after_three_steps(tx)
+    start = dict(leaves(params()))
+    conv, head = ("conv", "kernel"), ("head", "kernel")
+    np.testing.assert_array_equal(found[conv], once[conv])
+    assert not np.allclose(found[head], once[head])
+    for path in set(start) - {conv, head}:
+        np.testing.assert_array_equal(found[path], start[path])
 
 
 def test_adamw_decays_by_default_and_adam_does_not():
@@ -105,6 +141,7 @@ def test_mask_takes_kernels_only():
     [
         ("constant", {0: 2.0, 99: 2.0}),
         ("step", {0: 2.0, 49: 2.0, 51: 0.2, 76: 0.02}),
+        ("linear", {0: 2.0, 25: 1.5, 100: 0.0}),
         ("cosine", {0: 2.0, 50: 1.0, 100: 0.0}),
         ("one_cycle", {0: 0.08, 30: 2.0, 100: 0.0}),
     ],
@@ -124,7 +161,7 @@ def test_warm_up_rises_then_follows():
 @pytest.mark.parametrize(
     "call, message",
     [
-        (lambda: make_schedule("linear", 1.0, 10), "--schedule=linear is unknown.*one_cycle"),
+        (lambda: make_schedule("square", 1.0, 10), "--schedule=square is unknown.*one_cycle"),
         (lambda: make_schedule("one_cycle", 1.0, 10, warmup_steps=2), "--warmup_epochs"),
         (lambda: make_schedule("cosine", 1.0, 10, warmup_steps=10), "--warmup_epochs"),
         (lambda: make_optimizer("lion", lambda step: 1.0), "--optimizer=lion.*rmsprop"),

@@ -21,6 +21,7 @@ COUNTS = {
     + (4 * STAGES[-1] + 1) * CNN.hidden
     + (CNN.hidden + 1) * 10,
     "cnn_b": 198_186,
+    "airbench": 1_971_352,
     "resnet18": 11_173_962,
     "resnet34": 21_282_122,
     "resnet50": 23_520_842,
