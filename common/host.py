@@ -4,6 +4,7 @@ import ctypes
 import os
 import platform
 from importlib import metadata
+from pathlib import Path
 
 # The parameters of mallopt(3), from glibc's malloc.h.
 M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8
@@ -48,6 +49,11 @@ def use_onednn() -> None:
     flags = os.environ.get("XLA_FLAGS", "")
     if version >= FIRST_WITH_ONEDNN and ONEDNN_FLAG not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} {ONEDNN_FLAG}=true".strip()
+
+
+def has_matrix_units(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether the processor multiplies bfloat16 matrices in hardware (AMX), as Linux tells."""
+    return cpuinfo.exists() and "amx_bf16" in cpuinfo.read_text()
 
 
 def onednn_is_used() -> bool:

@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from common.errors import InputError
-from common.host import prepare_host
+from common.host import has_matrix_units, onednn_is_used, prepare_host
 
 AXIS = "devices"
 
@@ -33,6 +33,10 @@ class Devices:
     @property
     def count(self) -> int:
         return len(self.devices)
+
+    @property
+    def on_cpu(self) -> bool:
+        return self.devices[0].platform == "cpu"
 
     @property
     def axis_name(self) -> str | None:
@@ -110,8 +114,10 @@ def default_is_cpu() -> bool:
 
 
 def fast_bfloat16(devices: Devices) -> bool:
-    """Whether bfloat16 is worth having: TPUs, and GPUs from Ampere (compute 8.0) on."""
+    """Whether bfloat16 is worth having: TPUs, GPUs from Ampere (compute 8.0) on, CPUs with AMX."""
     device = devices.devices[0]
     if device.platform == "tpu":
         return True
+    if devices.on_cpu:
+        return has_matrix_units() and onednn_is_used()
     return float(getattr(device, "compute_capability", 0) or 0) >= 8.0

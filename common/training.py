@@ -101,7 +101,15 @@ def make_optimization(
     return tx, schedule
 
 
-def choose_dtype(config: TrainingConfig, devices: Devices) -> Any:
-    """What the model computes in: by `precision`, or by what the devices are fast at."""
-    half = config.precision == "bfloat16" or (config.precision == "auto" and fast_bfloat16(devices))
+def choose_dtype(config: TrainingConfig, devices: Devices, *, half_on_cpu: bool) -> Any:
+    """What the model computes in: by `precision`, or by what the devices are fast at.
+
+    Args:
+        config: the run's.
+        devices: those it runs on.
+        half_on_cpu: whether the model was measured to be faster in bfloat16 on CPUs that have
+            units for it.
+    """
+    automatic = fast_bfloat16(devices) and (half_on_cpu or not devices.on_cpu)
+    half = config.precision == "bfloat16" or (config.precision == "auto" and automatic)
     return jnp.bfloat16 if half else jnp.float32

@@ -87,10 +87,9 @@ class AirBench(nn.Module):
         filters = self.variable(
             COLLECTION, NAME, lambda: jnp.eye(n).reshape(PATCH, PATCH, -1, n)
         ).value
-        bias = self.param("whitening_bias", nn.initializers.zeros, (2 * n,))
         filters = jnp.concatenate([filters, -filters], -1).astype(self.dtype)
         x = conv_nhwc(x.astype(self.dtype), filters, 1, ((0, 1), (0, 1)))
-        x = nn.gelu(x + bias.astype(self.dtype))
+        x = nn.gelu(x)
         for i, channels in enumerate(self.channels, 1):
             size = max(1, round(channels * self.width))
             group = ConvGroup(size, self.conv, self.dtype, self.axis_name, name=f"group{i}")

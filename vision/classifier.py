@@ -59,7 +59,7 @@ def make_classifier(
 ) -> Classifier:
     """The classifier that `config` describes. Raises InputError for what cannot be."""
     devices = local_devices(config.devices)
-    dtype = choose_dtype(config, devices)
+    dtype = choose_dtype(config, devices, half_on_cpu=True)
     model = models.from_config(config, len(classes), dtype=dtype, axis_name=devices.axis_name)
     return Classifier(model, classes, mean, std, devices)
 

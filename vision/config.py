@@ -52,7 +52,8 @@ _REPORT_B = {
 _REPORT_B_RESNET = _REPORT_B | {"optimizer": "adam", "l2": 1e-4, "epochs": 200}
 _SPEEDRUN = {
     "model": "airbench",
-    "epochs": 8,
+    "val_fraction": 0.02,
+    "epochs": 10,
     "batch_size": 2000,
     "optimizer": "muon",
     "learning_rate": 0.24,

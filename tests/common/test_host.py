@@ -12,6 +12,17 @@ from common import host
 
 ROOT = Path(__file__).resolve().parents[2]
 
+CALLS_OF_ONEDNN = """
+from common.host import onednn_is_used, prepare_host
+
+prepare_host()
+import jax, jax.numpy as jnp
+from common.convolution import conv_nhwc
+
+x, kernel = jnp.ones((8, 8, 8, 64), jnp.bfloat16), jnp.ones((3, 3, 64, 64), jnp.bfloat16)
+program = jax.jit(lambda x, k: conv_nhwc(x, k, 1, "SAME")).lower(x, kernel).compile()
+print("__onednn$convolution" in program.as_text(), onednn_is_used())
+"""
 PROGRAM = """
 import resource
 import numpy as np
@@ -52,3 +63,21 @@ def test_onednn_is_asked_for_where_it_is(monkeypatch, version, before, after):
     host.use_onednn()
     assert os.environ["XLA_FLAGS"] == after
     assert host.onednn_is_used() == after.endswith("=true")
+
+
+@pytest.mark.skipif(not host.has_matrix_units(), reason="oneDNN leaves bfloat16 to XLA here")
+def test_where_onednn_is_asked_for_xla_calls_it():
+    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    answer = subprocess.check_output(
+        [sys.executable, "-c", CALLS_OF_ONEDNN], cwd=ROOT, env=environment, text=True
+    )
+    assert answer.split() in (["True", "True"], ["False", "False"])
+
+
+def test_matrix_units_are_read_from_the_system(tmp_path):
+    cpuinfo = tmp_path / "cpuinfo"
+    assert not host.has_matrix_units(cpuinfo)
+    cpuinfo.write_text("flags : fpu avx512f\n")
+    assert not host.has_matrix_units(cpuinfo)
+    cpuinfo.write_text("flags : fpu amx_bf16 amx_tile\n")
+    assert host.has_matrix_units(cpuinfo)

@@ -5,9 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from common import parallel
 from common.batching import epoch_order, train_rows
 from common.errors import InputError
 from common.parallel import fast_bfloat16, local_devices
+from common.training import TrainingConfig, choose_dtype
 from tests.toy import TX, assert_same, compiled_step, make_data, make_state
 
 COUNTS = (1, 8)
@@ -105,9 +107,20 @@ def test_batch_that_does_not_divide():
     local_devices(1).check_batch(7)
 
 
-def test_description_and_precision():
+def test_description():
     assert local_devices(8).describe() == "8 x cpu"
-    assert not fast_bfloat16(local_devices(1))
+
+
+@pytest.mark.parametrize("units", [False, True])
+@pytest.mark.parametrize("onednn", [False, True])
+def test_bfloat16_is_fast_on_a_cpu_with_units_and_a_library_for_it(monkeypatch, units, onednn):
+    monkeypatch.setattr(parallel, "has_matrix_units", lambda: units)
+    monkeypatch.setattr(parallel, "onednn_is_used", lambda: onednn)
+    assert fast_bfloat16(local_devices(1)) == (units and onednn)
+    config = TrainingConfig("task", "config", "model")
+    for half_on_cpu in (False, True):
+        chosen = choose_dtype(config, local_devices(1), half_on_cpu=half_on_cpu)
+        assert (chosen == jnp.bfloat16) == (units and onednn and half_on_cpu)
 
 
 @pytest.mark.parametrize("count", COUNTS)

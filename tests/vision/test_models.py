@@ -21,7 +21,7 @@ COUNTS = {
     + (4 * STAGES[-1] + 1) * CNN.hidden
     + (CNN.hidden + 1) * 10,
     "cnn_b": 198_186,
-    "airbench": 1_971_352,
+    "airbench": 1_971_328,
     "resnet18": 11_173_962,
     "resnet34": 21_282_122,
     "resnet50": 23_520_842,
@@ -188,7 +188,7 @@ def test_gradient_of_pooling(kind):
 def test_maximum_of_ties_and_of_what_is_no_number():
     x = jnp.array([[1.0, 3.0], [3.0, 3.0]]).reshape(1, 2, 2, 1)
     gradient = jax.grad(lambda x: Pool().apply({}, x).sum())(x)
-    assert gradient.sum() == 1.0 and gradient.max() == 1.0  # one of the three, once
+    np.testing.assert_allclose(gradient.reshape(-1), [0, 1 / 3, 1 / 3, 1 / 3], rtol=1e-6)
     for place in range(4):
         bad = x.reshape(4).at[place].set(jnp.nan).reshape(x.shape)
         assert jnp.isnan(Pool().apply({}, bad)).all()
