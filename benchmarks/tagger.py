@@ -158,7 +158,12 @@ def check(prepared: Prepared, plan: Plan, state: TrainState, model: Packed, batc
 
 def compare(data_dir: str | None, hidden: int, batch_size: int) -> list[Row]:
     """Both operations at one size."""
-    flags = {"crf": True, "hidden_size": str(hidden), "batch_size": batch_size}
+    flags = {
+        "crf": True,
+        "hidden_size": str(hidden),
+        "batch_size": batch_size,
+        "recurrent_dropout": 0.0,
+    }
     config = make_config(flags | {"data_dir": data_dir})
     with tempfile.TemporaryDirectory() as folder:
         prepared = prepare(config, load_corpus(config, log=lambda line: None), Path(folder))

@@ -91,14 +91,14 @@ def make_extractor(config: TextConfig, lexicon: Lexicon) -> Extractor:
         learnt_words=lexicon.learnt_words,
         embedding_size=lexicon.size,
         embedding_dropout=config.embedding_dropout,
-        recurrent_dropout=config.recurrent_dropout or 0.0,
+        recurrent_dropout=config.state_dropout,
         output_dropout=config.dropout or 0.0,
         word_dropout=_word_dropout(config, lexicon),
         char_encoder=None if config.chars == "none" else config.chars,
         num_chars=len(lexicon.characters),
         shape_features=config.word_shapes,
         crf=config.crf,
-        dtype=choose_dtype(config, devices),
+        dtype=choose_dtype(config, devices, half_on_cpu=False),
         axis_name=devices.axis_name,
     )
     allowed = scheme.allowed() if config.constrained else None

@@ -49,7 +49,7 @@ def test_the_last_epoch_is_selected_where_the_rate_falls_to_nothing(flags, selec
         ({"select": "first"}, "--select=first is unknown"),
         ({"word2vec": "glove"}, "--word2vec=glove is unknown"),
         ({"optimizer": "adm"}, "--optimizer=adm is unknown"),
-        ({"schedule": "linear"}, "--schedule=linear is unknown"),
+        ({"schedule": "square"}, "--schedule=square is unknown"),
         ({"precision": "float16"}, "--precision=float16 is unknown"),
         ({"hidden_size": "128;64"}, "--hidden_size=128;64 is no list of sizes: write 128 or"),
         ({"hidden_size": "128,0"}, "--hidden_size=128,0 is no list"),
