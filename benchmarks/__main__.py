@@ -7,7 +7,8 @@ from pathlib import Path
 
 from benchmarks.report import Tables, machine, save
 
-QUESTIONS = ("crf", "tagger", "classifier")
+# Those that start processes come first: later ones fill this one's memory.
+QUESTIONS = ("startup", "memory", "scaling", "crf", "tagger", "classifier")
 
 
 def main() -> None:
