@@ -4,7 +4,7 @@
 
 A first step is timed from the start of a process of `launch.py` to the end of that step. As a
 user has it, the decoded images are in the array cache (vision/array_cache.py) and programs are
-compiled anew; beside it with every cache empty, and with JAX's compilation cache filled, by
+compiled anew; beside it with every cache empty (once), and with JAX's compilation cache filled, by
 JAX_COMPILATION_CACHE_DIR (which by JAX's default keeps what took a second to compile).
 PyTorch's process imports it, reads the same cached digits, and trains the same network one step
 of as many images. Loading is timed inside a fresh process; the system's own cache of files is
@@ -75,23 +75,20 @@ def seconds_to_first_step(arguments: tuple[str, ...], environment: Mapping[str, 
 
 
 def first_step_row(name: str, arguments: tuple[str, ...]) -> Row:
-    """One task with its caches as they are, empty and filled; medians of interleaved rounds."""
-    found: dict[str, list[float]] = {}
-    for _ in range(ROUNDS):
-        with tempfile.TemporaryDirectory() as caches:
-            arrays = {"ATHANOR_CACHE": f"{caches}/arrays"}
-            compiled = arrays | {"JAX_COMPILATION_CACHE_DIR": f"{caches}/programs"}
-            anew = arrays | {"JAX_ENABLE_COMPILATION_CACHE": "false"}
-            empty = seconds_to_first_step(arguments, compiled)
-            sides = {"athanor": seconds_to_first_step(arguments, anew)}
-            if name == TORCH:
-                code = "from benchmarks.startup import torch_first_step; torch_first_step()"
-                sides["PyTorch"] = time_python(["-c", code], environment=arrays)
-            sides["compilation cache filled"] = seconds_to_first_step(arguments, compiled)
-            sides["every cache empty"] = empty
-        for side, seconds in sides.items():
-            found.setdefault(side, []).append(seconds)
-    return Row(name, {side: statistics.median(s) for side, s in found.items()}, "s")
+    """One task with every cache empty, once, then as it is and filled, in interleaved rounds."""
+    with tempfile.TemporaryDirectory() as caches:
+        arrays = {"ATHANOR_CACHE": f"{caches}/arrays"}
+        compiled = arrays | {"JAX_COMPILATION_CACHE_DIR": f"{caches}/programs"}
+        anew = arrays | {"JAX_ENABLE_COMPILATION_CACHE": "false"}
+        empty = seconds_to_first_step(arguments, compiled)  # it fills the caches
+        sides = {"athanor": lambda: seconds_to_first_step(arguments, anew)}
+        if name == TORCH:
+            code = "from benchmarks.startup import torch_first_step; torch_first_step()"
+            sides["PyTorch"] = lambda: time_python(["-c", code], environment=arrays)
+        sides["compilation cache filled"] = lambda: seconds_to_first_step(arguments, compiled)
+        rounds = [{side: measure() for side, measure in sides.items()} for _ in range(ROUNDS)]
+    medians = {side: statistics.median(found[side] for found in rounds) for side in sides}
+    return Row(name, medians | {"every cache empty": empty}, "s")
 
 
 def help_row() -> Row:
