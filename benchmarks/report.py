@@ -1,14 +1,26 @@
-"""Prints what was timed, the ratio first, and keeps it as JSON with machine and versions."""
+"""Shows what was measured, the ratio first, and keeps it as JSON with machine and versions."""
 
 import importlib.metadata
 import json
 import os
 import platform
+import shlex
+import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 PACKAGES = ("jax", "flax", "torch", "pytorch-crf", "torch-struct", "numpy")
+# What a number is shown in: how many of it make a second, a byte or one; and its decimals.
+UNITS = {
+    "ms": (1e3, 3),
+    "us": (1e6, 2),
+    "s": (1.0, 2),
+    "MiB": (2.0**-20, 0),
+    "operations": (1.0, 0),
+}
 
 
 @dataclass(frozen=True)
@@ -17,29 +29,38 @@ class Row:
 
     Attributes:
         case: what was done.
-        seconds: the median of a call by side; "athanor" is ours.
+        sides: what each side took, in seconds, bytes or operations. The first is what the
+            others are compared with: where there is a peer, "athanor", which is ours.
+        unit: a key of UNITS, what the numbers are shown in.
+        note: why a side is missing, say.
     """
 
     case: str
-    seconds: Mapping[str, float]
+    sides: Mapping[str, float]
+    unit: str = "ms"
+    note: str = ""
 
     def ratios(self) -> dict[str, float]:
-        """How many times as long as ours each other side took."""
-        ours = self.seconds["athanor"]
-        return {name: s / ours for name, s in self.seconds.items() if name != "athanor"}
+        """How many times as much as the first side each other one took."""
+        _, first = next(iter(self.sides.items()))
+        return {name: value / first for name, value in list(self.sides.items())[1:]}
+
+
+Tables = Mapping[str, Sequence[Row]]  # by title
 
 
 def machine() -> dict[str, str | int | None]:
-    """The processor, its cores, the operating system and the versions that matter."""
+    """The processor, the cores that may be used, the system and the versions that matter."""
     versions = {}
     for package in PACKAGES:
         try:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
+    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS
     return {
         "processor": _processor(),
-        "cores": os.cpu_count(),
+        "cores": len(affinity(0)) if affinity else os.cpu_count(),
         "system": platform.platform(),
         "python": platform.python_version(),
         **versions,
@@ -55,34 +76,69 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def show(question: str, rows: Sequence[Row]) -> None:
-    """Print a table: case, ratio to each other side, milliseconds of all."""
-    sides = list(dict.fromkeys(name for row in rows for name in row.seconds))
-    others = [name for name in sides if name != "athanor"]
-    heads = ["case", *(f"{name} / athanor" for name in others), *(f"{name} ms" for name in sides)]
-    lines = [heads]
+def cells(rows: Sequence[Row]) -> list[list[str]]:
+    """A table as text, its head first: case, ratios of the other sides, numbers of all, notes.
+
+    All rows have the unit of the first one.
+    """
+    sides = list(dict.fromkeys(name for row in rows for name in row.sides))
+    first, *others = sides
+    unit, noted = rows[0].unit, any(row.note for row in rows)
+    scale, decimals = UNITS[unit]
+    lines = [["case", *(f"{n} / {first}" for n in others), *(f"{n}, {unit}" for n in sides)]]
     for row in rows:
         ratios = row.ratios()
         lines.append(
             [
                 row.case,
-                *(f"{ratios[name]:.2f}" if name in ratios else "-" for name in others),
-                *(f"{1e3 * row.seconds[n]:.3f}" if n in row.seconds else "-" for n in sides),
+                *(f"{ratios[n]:.2f}" if n in ratios else "-" for n in others),
+                *(f"{scale * row.sides[n]:.{decimals}f}" if n in row.sides else "-" for n in sides),
             ]
         )
-    widths = [max(len(line[i]) for line in lines) for i in range(len(heads))]
-    print(f"\n{question}")
+    if noted:
+        notes = ["", *(row.note for row in rows)]
+        lines = [[*line, note] for line, note in zip(lines, notes, strict=True)]
+    return lines
+
+
+def show(title: str, rows: Sequence[Row]) -> None:
+    """Print a table."""
+    lines = cells(rows)
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    print(f"\n{title}")
     for line in lines:
         first, *rest = (cell.ljust(w) if i == 0 else cell.rjust(w)
                         for i, (cell, w) in enumerate(zip(line, widths, strict=True)))  # fmt: skip
-        print("  ".join([first, *rest]), flush=True)
+        print("  ".join([first, *rest]).rstrip(), flush=True)
 
 
-def save(path: Path, results: Mapping[str, Sequence[Row]]) -> None:
-    """Write the machine and every question's rows, seconds and ratios, as JSON."""
+def save(path: Path, tables: Mapping[str, Tables], seconds: Mapping[str, float]) -> None:
+    """Write when, how and where it was measured, and every question's tables, as JSON.
+
+    Args:
+        path: of the file; its folder is made if need be.
+        tables: of each question.
+        seconds: that each question took altogether.
+    """
     questions = {
-        question: [asdict(row) | {"ratios": row.ratios()} for row in rows]
-        for question, rows in results.items()
+        question: {
+            "seconds": seconds[question],
+            "tables": {
+                title: [asdict(row) | {"ratios": row.ratios()} for row in rows]
+                for title, rows in found.items()
+            },
+        }
+        for question, found in tables.items()
+    }
+    head = {
+        "date": time.strftime("%Y-%m-%d"),
+        "command": shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]),
+        "machine": machine(),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"machine": machine(), "questions": questions}, indent=2) + "\n")
+    path.write_text(json.dumps(head | {"questions": questions}, indent=2) + "\n")
+
+
+def load_rows(saved: Sequence[Mapping[str, Any]]) -> list[Row]:
+    """The rows of one table of the JSON."""
+    return [Row(row["case"], row["sides"], row["unit"], row["note"]) for row in saved]

@@ -1,6 +1,7 @@
 """The one-way house: who may import whom, held by reading every import."""
 
 import ast
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,10 @@ SOURCES = [
     ROOT / "launch.py",
     *(file for part in ("common", "vision", "text") for file in (ROOT / part).rglob("*.py")),
 ]
-NAMES = {file: file.relative_to(ROOT).as_posix() for file in SOURCES}
+# They measure the house from outside: bound by fewer rules, and nobody leans on them.
+BENCHMARKS = [*(ROOT / "benchmarks").rglob("*.py")]
+FILES = SOURCES + BENCHMARKS
+NAMES = {file: file.relative_to(ROOT).as_posix() for file in FILES}
 
 
 def find_imports(file: Path) -> set[str]:
@@ -25,20 +29,21 @@ def find_imports(file: Path) -> set[str]:
     return found
 
 
-IMPORTS = {file: find_imports(file) for file in SOURCES}
+IMPORTS = {file: find_imports(file) for file in FILES}
 
 
-def importers(package: str) -> set[str]:
+def importers(package: str, files: Sequence[Path] = SOURCES) -> set[str]:
     """The files that import `package` or anything inside it."""
     return {
         NAMES[file]
-        for file, modules in IMPORTS.items()
-        if any(module == package or module.startswith(package + ".") for module in modules)
+        for file in files
+        if any(module == package or module.startswith(package + ".") for module in IMPORTS[file])
     }
 
 
 def test_there_is_something_to_check():
     assert len(SOURCES) > 30 and importers("jax") and importers("common.errors")
+    assert len(BENCHMARKS) > 10 and importers("torch", BENCHMARKS)
 
 
 @pytest.mark.parametrize(
@@ -48,6 +53,8 @@ def test_there_is_something_to_check():
         ("text", ("text/",)),
         ("launch", ()),
         ("tests", ()),
+        ("benchmarks", ()),
+        ("torch", ()),
         ("absl", ("launch.py",)),
         ("tensorflow", ()),  # tensorflow-datasets imports it where it prepares data
         ("tensorflow_datasets", ("vision/datasets.py",)),
@@ -59,6 +66,24 @@ def test_there_is_something_to_check():
 def test_only_these_import(package, allowed):
     wrong = {name for name in importers(package) if not name.startswith(allowed)}
     assert not wrong, f"{package} is imported by {', '.join(sorted(wrong))}"
+
+
+@pytest.mark.parametrize("package", ["launch", "tests", "absl", "tensorflow", "orbax"])
+def test_benchmarks_do_not_import(package):
+    """They may import vision, text and common; what those hide stays hidden."""
+    assert not importers(package, BENCHMARKS)
+
+
+def test_a_side_is_measured_without_the_library_of_the_other():
+    """memory.py and startup.py count on it; so does what both sides are made from."""
+    torch_alone = {f"benchmarks/torch_{part}.py" for part in ("models", "steps")}
+    neither = {f"benchmarks/{part}.py" for part in ("problems", "process", "report", "page")}
+    neither |= {"benchmarks/memory.py", "benchmarks/startup.py", "benchmarks/__main__.py"}
+    for package in ("jax", "flax", "optax", "benchmarks.our_steps"):
+        assert not importers(package, BENCHMARKS) & (torch_alone | neither), package
+    for package in ("torch", "torchcrf", "torch_struct"):
+        wrong = importers(package, BENCHMARKS) & (neither | {"benchmarks/our_steps.py"})
+        assert wrong <= {"benchmarks/startup.py"}, package  # inside a function
 
 
 def test_tasks_and_the_frame_are_apart():
@@ -81,7 +106,7 @@ def test_only_parallel_knows_devices():
 
 
 def test_files_are_named_for_nouns_and_read_in_one_sitting():
-    for file in SOURCES:
+    for file in FILES:
         assert file.stem not in ("utils", "util", "helpers", "misc"), NAMES[file]
         lines = len(file.read_text().splitlines())
         assert lines <= 350, f"{NAMES[file]} has {lines} lines"

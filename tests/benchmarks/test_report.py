@@ -1,41 +1,49 @@
-"""What was timed is shown and kept as it is; nothing is timed here."""
+"""What was measured is shown and kept as it is; nothing is timed here."""
 
 import json
 
 import pytest
 
-from benchmarks.report import Row, save, show
-from benchmarks.timing import time_sides
+from benchmarks.page import describe, page
+from benchmarks.report import Row, load_rows, save, show
 
 ROWS = [
     Row("one", {"athanor": 0.002, "peer": 0.005}),
-    Row("two", {"athanor": 0.001}),
+    Row("two", {"athanor": 0.001}, note="no peer"),
 ]
+MEMORY = [Row("batch 1", {"PyTorch": 2.0**20, "athanor": 3 * 2.0**20}, "MiB")]
 
 
-def test_ratios_say_how_much_longer_the_other_takes(capsys):
+def test_ratios_say_how_much_more_the_others_take_than_the_first():
     assert ROWS[0].ratios() == {"peer": pytest.approx(2.5)} and ROWS[1].ratios() == {}
+    assert MEMORY[0].ratios() == {"athanor": pytest.approx(3.0)}
+
+
+def test_ratios_come_first_in_a_table(capsys):
     show("question", ROWS)
     heads, one, two = capsys.readouterr().out.splitlines()[2:]
     assert heads.split("  ")[0].strip() == "case" and "peer / athanor" in heads
     assert one.split() == ["one", "2.50", "2.000", "5.000"]
-    assert two.split() == ["two", "-", "1.000", "-"]
+    assert two.split() == ["two", "-", "1.000", "-", "no", "peer"]
+    show("memory", MEMORY)
+    assert capsys.readouterr().out.splitlines()[-1].split() == ["batch", "1", "3.00", "1", "3"]
 
 
 def test_results_are_kept_with_machine_and_versions(tmp_path):
-    save(tmp_path / "new" / "bench.json", {"question": ROWS})
-    found = json.loads((tmp_path / "new" / "bench.json").read_text())
-    assert found["questions"]["question"][0]["ratios"]["peer"] == pytest.approx(2.5)
+    path = tmp_path / "new" / "bench.json"
+    save(path, {"crf": {"B 1": ROWS}}, {"crf": 12.0})
+    found = json.loads(path.read_text())
+    rows = found["questions"]["crf"]["tables"]["B 1"]
+    assert rows[0]["ratios"]["peer"] == pytest.approx(2.5) and load_rows(rows) == ROWS
     assert {"processor", "cores", "python", "jax"} <= set(found["machine"])
+    assert found["date"] and found["command"].startswith("python -m benchmarks")
 
 
-def test_every_side_is_called_in_every_round():
-    calls = {"a": 0, "b": 0}
-
-    def side(name):
-        calls[name] += 1
-
-    sides = {name: (lambda name=name: side(name)) for name in calls}
-    found = time_sides(sides, rounds=3, round_seconds=0.0)
-    assert set(found) == {"a", "b"} and min(found.values()) > 0
-    assert calls == {"a": 5, "b": 5}
+def test_the_page_holds_every_table_and_what_it_answers(tmp_path):
+    path = tmp_path / "bench.json"
+    save(path, {"crf": {"B 1": ROWS}, "memory": {"cnn": MEMORY}}, {"crf": 12.0, "memory": 3.0})
+    found = page(json.loads(path.read_text()))
+    assert "| case | peer / athanor | athanor, ms | peer, ms |  |" in found
+    assert "| one | 2.50 | 2.000 | 5.000 |  |" in found
+    assert "| batch 1 | 3.00 | 1 | 3 |" in found
+    assert f"## {describe('memory')[0]}" in found and "Measured in 12 s." in found

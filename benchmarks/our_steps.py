@@ -1,0 +1,163 @@
+"""Our training steps, without PyTorch in the process: as one, over devices, over seeds.
+
+A step returns its loss, the mean of its examples' as before the update. They are the twins of
+torch_steps.py's: the same arrays and optimiser; classifier.py and tagger.py copy the weights and
+check that the losses are the same.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+
+from benchmarks.problems import EMBEDDING, TAGS, WORDS, make_images, make_problem, make_sentences
+from common.parallel import Devices, local_devices
+from common.state import TrainState, create_state
+from common.step import LossFn, make_train_step
+from text import crf
+from text.crf import CRFParams
+from text.models import Tagger
+from text.train import make_loss_fn
+from vision import models
+
+RATE, MOMENTUM = 0.05, 0.9  # of Nesterov SGD, for classifiers
+ADAM_RATE, CLIP = 1e-3, 5.0  # for taggers
+
+
+class Task(NamedTuple):
+    """What training steps are made of.
+
+    Attributes:
+        loss_fn: see `common.step`.
+        tx: the optimiser.
+        init: key -> the state before the first step.
+        batch: arrays of the batch that every step repeats, examples first.
+        tables: arrays that belong to all examples.
+        axis_name: the device axis that the model knows of, None on one device.
+    """
+
+    loss_fn: LossFn
+    tx: optax.GradientTransformation
+    init: Callable[[Array], TrainState]
+    batch: Mapping[str, np.ndarray]
+    tables: Mapping[str, np.ndarray]
+    axis_name: str | None
+
+    def step(self, state: TrainState, tables: dict, batch: dict, key: Array) -> tuple:
+        """The update that `make_train_step` makes, not yet compiled."""
+        step = make_train_step(self.loss_fn, self.tx, axis_name=self.axis_name)
+        return step(state, tables | batch, key)
+
+
+def classifier(name: str, batch_size: int, axis_name: str | None = None) -> Task:
+    """A network without dropout under Nesterov SGD."""
+    images, labels = make_images(batch_size)
+    model = models.create(name, 10, dropout=0.0, axis_name=axis_name)
+    tx = optax.sgd(RATE, MOMENTUM, nesterov=True)
+
+    def loss_fn(params: Any, batch_stats: Any, batch: dict, key: Array) -> tuple:
+        logits, changed = model.apply(
+            {"params": params, "batch_stats": batch_stats},
+            batch["image"],
+            train=True,
+            mutable=["batch_stats"],
+        )
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"])
+        weight = jnp.float32(len(losses))
+        sums = {"weight": weight, "loss": losses.sum()}
+        return losses.sum(), (changed.get("batch_stats", {}), sums)
+
+    def init(key: Array) -> TrainState:
+        return create_state(dict(model.init(key, images[:1], train=False)), tx)
+
+    return Task(loss_fn, tx, init, {"image": images, "label": labels}, {}, axis_name)
+
+
+def tagger(hidden: int, batch_size: int, length: int) -> Task:
+    """A bidirectional LSTM under a CRF, over fixed vectors, without dropout, by clipped Adam."""
+    tokens, tags, lengths, vectors = make_sentences(batch_size, length)
+    model = Tagger(TAGS, hidden_size=(hidden,), embedding_size=EMBEDDING, crf=True)
+    tx = optax.chain(optax.clip_by_global_norm(CLIP), optax.adam(ADAM_RATE))
+    weight = np.ones(batch_size, np.float32)
+    batch = {"tokens": tokens, "tags": tags, "lengths": lengths, "weight": weight}
+    tables = {"vectors": vectors, "learnt": np.full(WORDS, -1, np.int32)}
+
+    def init(key: Array) -> TrainState:
+        return create_state(dict(model.init(key, tables | batch)), tx)
+
+    return Task(make_loss_fn(model), tx, init, batch, tables, None)
+
+
+class Trainer:
+    """Calls the step of a task again and again, on the devices given."""
+
+    def __init__(self, task: Task, devices: Devices | None = None, seed: int = 0):
+        devices = devices or local_devices(1)
+        self._devices, keys = devices, jax.random.split(jax.random.key(seed))
+        self.state = devices.replicate(jax.jit(task.init)(keys[0]))
+        self._step = devices.compile(task.step, donate_first=True)
+        self._tables = devices.replicate(dict(task.tables))
+        self._batch = devices.shard({name: np.array(part) for name, part in task.batch.items()})
+        self._key = devices.replicate(keys[1])
+        if devices.count == 1:
+            self._batch = jax.device_put(self._batch)
+
+    def __call__(self) -> float:
+        self.state, sums = self._step(self.state, self._tables, self._batch, self._key)
+        sums = jax.device_get(self._devices.unreplicate(sums))
+        return float(sums["loss"] / sums["weight"])
+
+
+class SeedsTrainer:
+    """Calls the steps of several seeds, each with a state and a key of its own, as one step."""
+
+    def __init__(self, task: Task, seeds: int):
+        keys = jax.vmap(lambda seed: jax.random.split(jax.random.key(seed)))(jnp.arange(seeds))
+        self._state = jax.jit(jax.vmap(task.init))(keys[:, 0])
+        self._step = jax.jit(jax.vmap(task.step, in_axes=(0, None, None, 0)), donate_argnums=0)
+        self._data = jax.device_put((dict(task.tables), dict(task.batch)))
+        self._keys = keys[:, 1]
+
+    def __call__(self) -> list[float]:
+        self._state, sums = self._step(self._state, *self._data, self._keys)
+        sums = jax.device_get(sums)
+        return list(sums["loss"] / sums["weight"])
+
+
+def crf_gradient(B: int, T: int, K: int, method: str) -> Callable[[], tuple]:
+    """The summed loss and its gradients by the parameters and the emissions."""
+    problem = make_problem(B, T, K)
+    params, emissions = jax.device_put((CRFParams(*problem.params), problem.emissions))
+    tags, lengths = jax.device_put((problem.tags, problem.lengths))
+
+    def total(params: CRFParams, emissions: Array) -> Array:
+        return crf.loss(params, emissions, tags, lengths, method=method).sum()
+
+    gradient = jax.jit(jax.value_and_grad(total, argnums=(0, 1)))
+    return lambda: jax.block_until_ready(gradient(params, emissions))
+
+
+# What memory.py calls in processes of their own; they return the loss of the first step.
+
+
+def load() -> None:
+    """Nothing but JAX, started."""
+    local_devices()
+
+
+def classifier_loss(name: str, batch_size: int) -> float:
+    step = Trainer(classifier(name, batch_size))
+    return [step(), step()][0]
+
+
+def tagger_loss(hidden: int, batch_size: int, length: int) -> float:
+    return Trainer(tagger(hidden, batch_size, length))()
+
+
+def crf_loss(B: int, T: int, K: int, method: str) -> float:
+    local_devices()  # as in a run: with the allocator that it sets
+    return float(crf_gradient(B, T, K, method)()[0])

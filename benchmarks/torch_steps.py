@@ -1,0 +1,109 @@
+"""The peers' training steps, in PyTorch alone: each maker returns a function that makes one.
+
+A step returns its loss, the mean of its examples' as before the update.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+import torchcrf
+from torch import nn
+from torch.nn import functional as F
+
+from benchmarks.problems import TAGS, make_images, make_problem, make_sentences
+from benchmarks.torch_models import Packed, TorchCNN, TorchResNet18
+
+NETWORKS: dict[str, Callable[[], nn.Module]] = {"cnn": TorchCNN, "resnet18": TorchResNet18}
+RATE, MOMENTUM = 0.05, 0.9  # of Nesterov SGD, for classifiers
+ADAM_RATE, CLIP = 1e-3, 5.0  # for taggers
+
+
+class ClassifierStep:
+    """Loss, gradients, batch statistics and an update by Nesterov SGD, of one batch."""
+
+    def __init__(self, model: nn.Module, images: np.ndarray, labels: np.ndarray):
+        """Args: images float32 [B, 32, 32, 3] and labels int64 [B] as `make_images` has them."""
+        self.model = model
+        self._x = torch.from_numpy(images.transpose(0, 3, 1, 2).copy())
+        self._y = torch.from_numpy(labels)
+        self._optimizer = torch.optim.SGD(model.parameters(), RATE, MOMENTUM, nesterov=True)
+
+    def __call__(self) -> float:
+        self.model.train()
+        self._optimizer.zero_grad()
+        loss = F.cross_entropy(self.model(self._x), self._y)
+        loss.backward()
+        self._optimizer.step()
+        return loss.item()
+
+    def logits(self) -> torch.Tensor:
+        """Of the batch, by the running statistics: float32 [B, 10]."""
+        self.model.eval()
+        with torch.inference_mode():
+            return self.model(self._x)
+
+
+class TaggerStep:
+    """Loss, gradients and an update by clipped Adam, of one batch."""
+
+    def __init__(self, hidden: int, batch_size: int, length: int):
+        tokens, tags, lengths, vectors = make_sentences(batch_size, length)
+        self.model = Packed(hidden, vectors, TAGS)
+        self._batch = tuple(torch.from_numpy(part).long() for part in (tokens, tags, lengths))
+        self._optimizer = torch.optim.Adam(self.model.parameters(), ADAM_RATE)
+
+    def __call__(self) -> float:
+        self._optimizer.zero_grad()
+        loss = self.model.loss(*self._batch)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), CLIP)
+        self._optimizer.step()
+        return loss.item()
+
+
+def crf_gradient(B: int, T: int, K: int, dtype: torch.dtype = torch.float32) -> Callable[[], tuple]:
+    """pytorch-crf's loss and its gradients by transitions, start, end and emissions."""
+    problem = make_problem(B, T, K)
+    layer = make_crf(problem.params).to(dtype)
+    params = [layer.transitions, layer.start_transitions, layer.end_transitions]
+    emissions = torch.from_numpy(problem.emissions).to(dtype).requires_grad_()
+    tags = torch.from_numpy(problem.tags).long()
+    mask = torch.arange(T) < torch.from_numpy(problem.lengths.copy())[:, None]
+
+    def gradient() -> tuple:
+        loss = -layer(emissions, tags, mask=mask, reduction="sum")
+        return loss.detach(), torch.autograd.grad(loss, [*params, emissions])
+
+    return gradient
+
+
+def make_crf(params: tuple) -> torchcrf.CRF:
+    """A CRF with these transitions [K, K], start [K] and end [K]."""
+    layer = torchcrf.CRF(len(params[1]), batch_first=True)
+    with torch.no_grad():
+        for parameter, value in zip(
+            (layer.transitions, layer.start_transitions, layer.end_transitions), params, strict=True
+        ):
+            parameter.copy_(torch.from_numpy(value))
+    return layer
+
+
+# What memory.py calls in processes of their own; they return the loss of the first step.
+
+
+def load() -> None:
+    """Nothing but PyTorch."""
+
+
+def classifier_loss(name: str, batch_size: int) -> float:
+    step = ClassifierStep(NETWORKS[name](), *make_images(batch_size))
+    return [step(), step()][0]
+
+
+def tagger_loss(hidden: int, batch_size: int, length: int) -> float:
+    return TaggerStep(hidden, batch_size, length)()
+
+
+def crf_loss(B: int, T: int, K: int) -> float:
+    return crf_gradient(B, T, K)()[0].item()
