@@ -8,7 +8,15 @@ from pathlib import Path
 from benchmarks.report import Tables, machine, save
 
 # Those that start processes come first: later ones fill this one's memory.
-QUESTIONS = ("startup", "memory", "scaling", "crf", "tagger", "classifier")
+QUESTIONS = (
+    "startup",
+    "memory",
+    "scaling",
+    "crf",
+    "tagger",
+    "classifier",
+    "cifar_time_to_accuracy",
+)
 
 
 def main() -> None:

@@ -53,11 +53,17 @@ class Task(NamedTuple):
         return step(state, tables | batch, key)
 
 
-def classifier(name: str, batch_size: int, axis_name: str | None = None) -> Task:
-    """A network without dropout under Nesterov SGD."""
+def classifier(
+    name: str,
+    batch_size: int,
+    axis_name: str | None = None,
+    dtype: Any = jnp.float32,
+    tx: optax.GradientTransformation | None = None,
+) -> Task:
+    """A network without dropout under an optimiser; None is Nesterov SGD."""
     images, labels = make_images(batch_size)
-    model = models.create(name, 10, dropout=0.0, axis_name=axis_name)
-    tx = optax.sgd(RATE, MOMENTUM, nesterov=True)
+    model = models.create(name, 10, axis_name=axis_name, dtype=dtype)
+    tx = tx or optax.sgd(RATE, MOMENTUM, nesterov=True)
 
     def loss_fn(params: Any, batch_stats: Any, batch: dict, key: Array) -> tuple:
         logits, changed = model.apply(

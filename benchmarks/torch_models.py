@@ -82,6 +82,35 @@ class TorchResNet18(nn.Module):
         return self.head(x.mean(dim=(2, 3)))
 
 
+class TorchAirbench(nn.Module):
+    """airbench94: `vision.airbench.AirBench` on maps of 31, 15, 7 and 3 pixels.
+
+    The filters of the first layer are fixed, of any value: no time depends on it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.whitening = nn.Conv2d(3, 24, 2, bias=False)
+        self.whitening.requires_grad_(False)
+        groups, before = [], 24
+        for channels in (64, 256, 256):
+            groups += [
+                nn.Conv2d(before, channels, 3, padding=1, bias=False),
+                nn.MaxPool2d(2),
+                nn.BatchNorm2d(channels),
+                nn.GELU(),
+                nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+                nn.BatchNorm2d(channels),
+                nn.GELU(),
+            ]
+            before = channels
+        self.groups, self.head = nn.Sequential(*groups), nn.Linear(before, 10, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.groups(F.gelu(self.whitening(x)))
+        return self.head(F.max_pool2d(x, 3).flatten(1))
+
+
 class Packed(nn.Module):
     """`text.models.Tagger` over fixed vectors: a packed bidirectional nn.LSTM, pytorch-crf."""
 
