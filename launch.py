@@ -36,6 +36,7 @@ flags.DEFINE_string("config", None, "A named set of defaults, see the README [th
 flags.DEFINE_string("model", None, "cnn, cnn_b, resnet18/34/50/101/152, plain18/34; birnn, decnn.")
 flags.DEFINE_string("data_dir", None, "Where the data are; see the README for the forms.")
 flags.DEFINE_float("val_fraction", None, "Share of training data held out [0.1; aspect 0.05].")
+flags.DEFINE_float("train_fraction", None, "Share of the rest that is trained on [1].")
 flags.DEFINE_integer("epochs", None, "Passes over the training data.")
 flags.DEFINE_integer("batch_size", None, "Examples of a step, over all devices.")
 flags.DEFINE_string("optimizer", None, "sgd, momentum, nesterov, adam, adamw or rmsprop.")

@@ -59,6 +59,7 @@ def load_dataset(config: VisionConfig, log: Callable[[str], None] = say) -> Data
         config.dataset,
         data_dir=config.data_dir,
         val_fraction=config.val_fraction,
+        train_fraction=config.train_fraction,
         seed=config.seed,
         log=log,
     )
