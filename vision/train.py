@@ -168,6 +168,8 @@ def train(config: VisionConfig, workdir: Path, *, resume: bool, command: str) ->
         "data": {"source": dataset.source, "fingerprint": dataset.fingerprint},
         **run_folder.versions(),
     }
+    hits = scoring.example_counts(test_logits, dataset.test.labels)
+    run_folder.write_test_counts(workdir, {"accuracy": hits})
     write_json(workdir / "summary.json", summary)
     report.draw(workdir, config, plan.writer.history, progress.best_epoch, dataset, test_logits)
     report.tell(workdir, summary)
