@@ -3,6 +3,7 @@
 python launch.py --task=cifar --model=resnet18
 python launch.py --task=aspect --crf
 python launch.py --task=cifar --mode=predict --run=runs/... --input=photo.png
+python launch.py --study=A-bn --budget=quick
 """
 
 import importlib
@@ -10,13 +11,16 @@ import os
 import shlex
 import sys
 from collections.abc import Callable
+from typing import Any
 
 from absl import flags
 
-from common.errors import DivergedError, InputError, StoppedBySignal
+from common.errors import DivergedError, FailedRunsError, InputError, StoppedBySignal
+from common.signals import stop_with_parent
 
 FLAGS = flags.FLAGS
 TASKS = {"cifar": "vision.commands", "aspect": "text.commands"}
+STUDIES = {"cifar": "vision.studies", "aspect": "text.studies"}
 MODES = ("train", "eval", "predict", "describe")
 
 # Flags of the launcher; all others are fields of the task's configuration.
@@ -29,7 +33,15 @@ flags.DEFINE_multi_string("input", None, "What to predict: images or folders; te
 flags.DEFINE_string("format", None, "cifar: table or jsonl; aspect: text, jsonl or xml.")
 flags.DEFINE_integer("top", None, "cifar: classes shown for each image [3].")
 flags.DEFINE_integer("nbest", None, "aspect: taggings shown for each sentence [the best alone].")
-LAUNCHER = ("task", "mode", "workdir", "resume", "run", "input", "format", "top", "nbest")
+flags.DEFINE_string("study", None, "Compare arms over seeds: a name, list, or a .yaml file.")
+flags.DEFINE_integer("seeds", None, "Seeds of every arm of a study [the study's, mostly 3].")
+flags.DEFINE_string("budget", None, "quick: minutes; cpu: two cores; full: the reports' [quick].")
+flags.DEFINE_integer("jobs", None, "Runs of a study that go on together, sharing the cores [1].")
+flags.DEFINE_string("vectors", None, "Word vectors for the arms of a study that need a file.")
+LAUNCHER = (
+    "task", "mode", "workdir", "resume", "run", "input", "format", "top", "nbest",
+    "study", "seeds", "budget", "jobs", "vectors",
+)  # fmt: skip
 
 # Defaults in brackets; None means "the configuration's".
 flags.DEFINE_string("config", None, "A named set of defaults, see the README [the model's].")
@@ -38,6 +50,7 @@ flags.DEFINE_string(
 )
 flags.DEFINE_string("data_dir", None, "Where the data are; see the README for the forms.")
 flags.DEFINE_float("val_fraction", None, "Share of training data held out [0.1; aspect 0.05].")
+flags.DEFINE_float("train_fraction", None, "Share of the rest that is trained on [1].")
 flags.DEFINE_integer("epochs", None, "Passes over the training data.")
 flags.DEFINE_integer("batch_size", None, "Examples of a step, over all devices.")
 flags.DEFINE_string("optimizer", None, "sgd, momentum, nesterov, adam, adamw, rmsprop or muon.")
@@ -108,7 +121,7 @@ def main() -> None:
         raise InputError(f"{' '.join(str(error).split())} (see --help)") from None
     if rest:
         raise InputError(f"'{rest[0]}' is not a flag: write --flag=value (see --help)")
-    if FLAGS.task is None:
+    if FLAGS.task is None and FLAGS.study is None:
         raise InputError(f"--task is missing: choose one of {', '.join(TASKS)}")
     own = FLAGS.get_key_flags_for_module(sys.modules[__name__])
     for flag in own:
@@ -117,7 +130,30 @@ def main() -> None:
     settings = {f.name: f.value for f in own if f.present and f.name not in LAUNCHER}
     launcher = {name: FLAGS[name].value for name in LAUNCHER}
     command = shlex.join(["python", *sys.argv])
-    importlib.import_module(TASKS[FLAGS.task]).run(launcher, settings, command)
+    if FLAGS.study is None:
+        stop_with_parent()
+        importlib.import_module(TASKS[FLAGS.task]).run(launcher, settings, command)
+    else:
+        _study(launcher, settings, command)
+
+
+def _study(launcher: dict[str, Any], settings: dict[str, Any], command: str) -> None:
+    from common.study_command import run_study
+
+    def finder(module: str) -> Callable[[], tuple[Any, Any]]:
+        def find() -> tuple[Any, Any]:
+            found = importlib.import_module(module)
+            return found.TASK, found.STUDIES
+
+        return find
+
+    run_study(
+        launcher,
+        settings,
+        command,
+        program=[sys.executable, os.path.abspath(__file__)],
+        tasks={task: finder(module) for task, module in STUDIES.items()},
+    )
 
 
 def run_to_exit_status(program: Callable[[], None]) -> int:
@@ -126,7 +162,7 @@ def run_to_exit_status(program: Callable[[], None]) -> int:
         program()
     except InputError as error:
         return _fail(error, 2)
-    except DivergedError as error:
+    except (DivergedError, FailedRunsError) as error:
         return _fail(error, 1)
     except StoppedBySignal as error:
         return _fail(error, 128 + error.signal_number)

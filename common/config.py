@@ -43,11 +43,44 @@ def override(config: Config, changes: Mapping[str, Any]) -> Config:
     return dataclasses.replace(config, **given)  # type: ignore[type-var]
 
 
+def parse(kind: type, name: str, value: Any) -> Any:
+    """A value of a file, such as 1e-3, "64" or [32, 16], as the field `name` of a dataclass has it.
+
+    Raises InputError for a field that does not exist, or a value that it cannot have.
+    """
+    hints = get_type_hints(kind)
+    if name not in hints:
+        raise InputError(f"{name} is not a setting: choose one of {', '.join(hints)}")
+    if value is None or _fits(value, hints[name]):
+        return value
+    text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    for target in (int, float, str):
+        if target in (get_args(hints[name]) or (hints[name],)) and not isinstance(value, bool):
+            try:
+                return target(text)
+            except ValueError:
+                pass
+    wanted = getattr(hints[name], "__name__", str(hints[name]).removesuffix(" | None"))
+    names = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text"}
+    raise InputError(f"{name} is {value!r}: it must be {names.get(wanted, wanted)}")
+
+
 def write_json(path: Path, content: Any) -> None:
     """Indented, and in one piece: a reader never sees half of it."""
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(content, indent=2) + "\n")
     temporary.replace(path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """What `write_json` wrote of a dictionary; InputError if the file is damaged."""
+    try:
+        content = json.loads(path.read_text())
+        if not isinstance(content, dict):
+            raise ValueError("it holds no object")
+        return content
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read: {error}; restore it from a copy") from None
 
 
 def save(config: Any, path: Path) -> None:

@@ -9,6 +9,10 @@ class DivergedError(Exception):
     """The loss is no longer a finite number; exit status 1."""
 
 
+class FailedRunsError(Exception):
+    """Some runs of a study failed, the others are reported; exit status 1."""
+
+
 class StoppedBySignal(Exception):
     """Ctrl-C or SIGTERM, after the state was saved; exit status 128 + the signal."""
 

@@ -6,6 +6,7 @@ inputs.json      what the weights need to be used: classes, channel statistics, 
 checkpoints/     see common/checkpoint.py
 metrics.jsonl    a row per epoch
 tensorboard/     the same as events
+test_counts.npz  what was right in each test example, to compare runs on the same examples
 summary.json     scores, speed, command, versions; and the pictures beside it
 """
 
@@ -13,10 +14,12 @@ import dataclasses
 import json
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from common import config as configs
 from common.errors import InputError
@@ -109,6 +112,18 @@ def note_command(workdir: Path, command: str) -> str:
         file.write(command + "\n")
         file.seek(0)
         return file.readline().rstrip("\n")
+
+
+def write_test_counts(workdir: Path, counts: Mapping[str, np.ndarray]) -> None:
+    """Write test_counts.npz, before summary.json says that the run is complete.
+
+    Args:
+        workdir: the run folder.
+        counts: by metric ("accuracy", "exact_f1", ...) integers [N, 3]: what there was to
+            find in each test example, what was found and what of it was right. The metric
+            is the F1 of their sums, which for an image (1, 1, right) is the accuracy.
+    """
+    np.savez_compressed(workdir / "test_counts.npz", **counts)  # type: ignore[arg-type]
 
 
 def versions() -> dict[str, str]:

@@ -2,8 +2,28 @@
 
 import os
 import signal
+import threading
 from types import FrameType
 from typing import Self
+
+# The environment variable by which a study tells its runs the pipe that closes when it dies.
+PARENT_PIPE = "ATHANOR_STUDY_PIPE"
+
+
+def stop_with_parent() -> None:
+    """In a run that a study began, act as on SIGTERM when the study's process is gone.
+
+    Otherwise a study that was killed would leave a run behind, which nobody sees.
+    """
+    pipe = os.environ.pop(PARENT_PIPE, None)
+    if pipe is None:
+        return
+
+    def wait() -> None:
+        os.read(int(pipe), 1)  # nothing is ever written: this returns at the end of the pipe
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 class StopRequest:

@@ -23,6 +23,7 @@ class TrainingConfig:
     model: str
     data_dir: str | None = None
     val_fraction: float = 0.1
+    train_fraction: float = 1.0  # of what the validation part leaves
     epochs: int = 30
     batch_size: int = 128
     optimizer: str = "nesterov"
@@ -57,6 +58,7 @@ def check_training(config: TrainingConfig) -> None:
         check_range(f"--{name}", getattr(config, name), 0, open_low=True)
     for name in ("warmup_epochs", "l2", "clip", "patience", "devices", "kernel_rate", "bias_rate"):
         check_range(f"--{name}", getattr(config, name) or 0, 0)
+    check_range("--train_fraction", config.train_fraction, 0, 1.0, open_low=True)
     check_range("--seed", config.seed, 0, 2**32 - 1)
     if config.weight_decay is not None:
         check_range("--weight_decay", config.weight_decay, 0)

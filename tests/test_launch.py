@@ -123,6 +123,14 @@ DEMO = ("--task=aspect", "--workdir=run")
         ((*DEMO, "--config=report_c"), "--config=report_c is unknown: choose one of default, "),
         ((*DEMO, "--cell=tanh"), "--cell=tanh is unknown: choose one of rnn, lstm, gru"),
         ((*DEMO, "--top=3"), "--top does not go with --mode=train"),
+        ((*DIGITS, "--seeds=3"), "--seeds does not go with --mode=train"),
+        (("--study=A-bm",), "--study=A-bm is unknown: choose one of A-bn, A-batch, "),
+        ((*DIGITS, "--study=A-bn"), "--task does not go with --study: it is the study's own"),
+        (("--study=A-bn", "--batch_norm"), "--batch_norm is set by the arm 'with BN' of the"),
+        (("--study=A-bn", "--crf"), "--crf does not belong to --task=cifar: leave it out"),
+        (("--study=A-bn", "--data_dir=/"), "arm 'with BN': --data_dir is not used by --dataset=di"),
+        (("--study=crf", "--budget=cpu"), "--study=crf --budget=cpu needs --data_dir=FOLDER"),
+        (("--study=mine.yaml",), "--study=mine.yaml cannot be read: No such file"),
     ],
 )
 def test_every_mistake_is_named_and_leaves_nothing(call, tmp_path, flags, message):

@@ -51,6 +51,7 @@ def load(
     test_file: str | None = None,
     data_dir: str | None = None,
     val_fraction: float = 0.1,
+    train_fraction: float = 1.0,
     seed: int = 0,
     columns: str | None = None,
     merge_repeated: bool = False,
@@ -66,7 +67,9 @@ def load(
             a part of the name, as in train.xml, phone.test.conll or Laptop_Train_v2.xml.
         val_fraction: share of the training sentences held out, in [0, 1), if there is no
             validation file.
-        seed: chooses the sentences held out; the test split never depends on it.
+        train_fraction: share of the other training sentences that is kept, in (0, 1]; those of
+            a smaller share are among those of a larger one.
+        seed: chooses the sentences held out and kept; the test split never depends on it.
         columns, merge_repeated: see `corpus_files.read`.
         log: receives lines for the person at the terminal.
 
@@ -92,6 +95,7 @@ def load(
         splits[split] = _with_terms(path, reading.sentences)
     train, test = splits["train"], splits["test"]
     train, val = (train, splits["val"]) if "val" in splits else hold_out(train, val_fraction, seed)
+    train = thin(train, train_fraction, seed)
     _warn_of_leaks(train, val, test, log)
     return Corpus(
         name=Path(data_dir).resolve().name if data_dir else files["train"].stem,
@@ -175,6 +179,25 @@ def hold_out(train: Sentences, val_fraction: float, seed: int) -> tuple[Sentence
     held = set(np.random.default_rng((seed, 0, 2)).permutation(len(train))[:count].tolist())
     kept = tuple(sentence for n, sentence in enumerate(train) if n not in held)
     return kept, tuple(train[n] for n in sorted(held))
+
+
+def thin(train: Sentences, train_fraction: float, seed: int) -> Sentences:
+    """The share of the sentences that is trained on, in their order.
+
+    Raises:
+        InputError: the fraction leaves none, or none with a term.
+    """
+    count = round(train_fraction * len(train))
+    if count == len(train):
+        return train
+    rows = np.random.default_rng((seed, 0, 4)).permutation(len(train))[:count]
+    kept = tuple(train[n] for n in sorted(rows.tolist()))
+    if not any(sentence.spans for sentence in kept):
+        raise InputError(
+            f"--train_fraction={train_fraction} keeps {count} of {len(train)} sentences, and no "
+            "term: raise it"
+        )
+    return kept
 
 
 def leaks(train: Sentences, test: Sentences) -> int:

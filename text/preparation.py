@@ -83,6 +83,7 @@ def load_corpus(config: TextConfig, log: Callable[[str], None] = say) -> Corpus:
         test_file=config.test_file,
         data_dir=config.data_dir,
         val_fraction=config.val_fraction,
+        train_fraction=config.train_fraction,
         seed=config.seed,
         columns=config.columns,
         merge_repeated=config.merge_repeated,

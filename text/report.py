@@ -39,6 +39,14 @@ def score(
     return scoring.scores(split.sentences, spans, split.tags, tags, prefix)
 
 
+def sentence_counts(
+    scheme: TagScheme, split: Tokenized, tags: Sequence[np.ndarray]
+) -> dict[str, np.ndarray]:
+    """What predicted tags got right in each sentence; see `scoring.sentence_counts`."""
+    spans = predicted_spans(scheme, split, tags)
+    return scoring.sentence_counts(split.sentences, spans, split.tags, tags)
+
+
 def draw(workdir: Path, config: TextConfig, history: list[dict[str, Any]], best_epoch: int) -> None:
     """Write the curves of a run."""
     plots.plot_curves(

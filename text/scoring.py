@@ -180,13 +180,46 @@ def scores(
     """
     if len(sentences) != len(gold_tags):
         raise ValueError(f"{len(sentences)} sentences, {len(gold_tags)} rows of tags")
-    counts = {
-        "exact": exact_counts([sentence.spans for sentence in sentences], predicted),
-        "token": token_counts(gold_tags, predicted_tags),
-        "keyword": keyword_counts(sentences, predicted),
-    }
+    counts = _all_counts(sentences, predicted, gold_tags, predicted_tags)
     return {
         f"{prefix}/{scorer}_{ratio}": getattr(count, ratio)
         for scorer, count in counts.items()
         for ratio in ("precision", "recall", "f1")
+    }
+
+
+def sentence_counts(
+    sentences: Sequence[Sentence],
+    predicted: Sequence[Sequence[Span]],
+    gold_tags: TagRows,
+    predicted_tags: TagRows,
+) -> dict[str, np.ndarray]:
+    """Counts of every sentence by itself, for comparing taggers sentence by sentence.
+
+    Args as of `scores`.
+
+    Returns:
+        For each of exact_f1, token_f1 and keyword_f1, int32 [sentences, 3]: gold, found, right.
+    """
+    rows: dict[str, list[tuple[int, int, int]]] = {"exact": [], "token": [], "keyword": []}
+    for sentence, spans, gold, found in zip(
+        sentences, predicted, gold_tags, predicted_tags, strict=True
+    ):
+        for scorer, count in _all_counts([sentence], [spans], [gold], [found]).items():
+            rows[scorer].append((count.gold, count.found, count.right))
+    return {
+        f"{scorer}_f1": np.array(counts, np.int32).reshape(-1, 3) for scorer, counts in rows.items()
+    }
+
+
+def _all_counts(
+    sentences: Sequence[Sentence],
+    predicted: Sequence[Sequence[Span]],
+    gold_tags: TagRows,
+    predicted_tags: TagRows,
+) -> dict[str, Counts]:
+    return {
+        "exact": exact_counts([sentence.spans for sentence in sentences], predicted),
+        "token": token_counts(gold_tags, predicted_tags),
+        "keyword": keyword_counts(sentences, predicted),
     }

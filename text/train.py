@@ -159,6 +159,8 @@ def train(config: TextConfig, workdir: Path, *, resume: bool, command: str) -> d
         "corpus": prepared.facts,
         **run_folder.versions(),
     }
+    counts = report.sentence_counts(extractor.scheme, test, test_tags)
+    run_folder.write_test_counts(workdir, counts)
     write_json(workdir / "summary.json", summary)
     report.draw(workdir, config, writer.history, progress.best_epoch)
     report.show_test(workdir, config, extractor, test, test_tags, transitions)

@@ -60,6 +60,7 @@ def load(
     *,
     data_dir: str | None = None,
     val_fraction: float = 0.1,
+    train_fraction: float = 1.0,
     seed: int = 0,
     log: Callable[[str], None] = print,
 ) -> Dataset:
@@ -69,7 +70,9 @@ def load(
         name: one of DATASETS.
         data_dir: where to read cifar10, cifar100 or folder from.
         val_fraction: share of each training class held out for validation, in [0, 1).
-        seed: chooses the validation rows; the test split never depends on it.
+        train_fraction: share of the rest of each class that is kept, in (0, 1]; the rows of a
+            smaller share are among those of a larger one.
+        seed: chooses the rows of both; the test split never depends on it.
         log: receives lines for the person at the terminal.
 
     Raises:
@@ -89,6 +92,9 @@ def load(
         arrays, digest = cached
     train, val = _hold_out(arrays.train, val_fraction, seed)
     split_key = f"{float(val_fraction)!r}-{seed}"
+    if train_fraction < 1:
+        train = _thin(train, train_fraction, seed)
+        split_key += f"-{float(train_fraction)!r}"
     statistics = array_cache.read_statistics(cache, split_key, digest)
     if statistics is None:
         statistics = channel_statistics(train.images)
@@ -127,6 +133,16 @@ def _hold_out(train: Split, val_fraction: float, seed: int) -> tuple[Split, Spli
     if not len(held):
         return Split(np.array(images), np.array(labels)), Split(images[held], labels[held])
     return Split(images[kept], labels[kept]), Split(images[held], labels[held])
+
+
+def _thin(train: Split, train_fraction: float, seed: int) -> Split:
+    """The share of each class's images that is trained on."""
+    _, rows = stratified(train.labels, train_fraction, seed)
+    if len(np.unique(train.labels[rows])) < len(np.unique(train.labels)):
+        raise InputError(
+            f"--train_fraction={train_fraction} leaves a class without a training image: raise it"
+        )
+    return Split(train.images[rows], train.labels[rows])
 
 
 def _identity(source: Source) -> str:

@@ -54,6 +54,13 @@ def tta_score(logits: np.ndarray, labels: np.ndarray, tta: str) -> dict[str, Any
     return score(logits, labels, "test_tta") | {"test_tta/views": tta}
 
 
+def example_counts(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Of every example one class to find, one found, and whether it is right: uint8 [N, 3]."""
+    right = logits.argmax(axis=1) == labels
+    ones = np.ones(len(labels), np.uint8)
+    return np.stack([ones, ones, right.astype(np.uint8)], axis=1)
+
+
 def full_score(logits: np.ndarray, labels: np.ndarray, classes: tuple[str, ...]) -> dict[str, Any]:
     """`score` of the test split, with `test/ece` and the accuracy by class, `test/per_class`."""
     counts = confusion(logits.argmax(axis=1), labels, len(classes))

@@ -64,6 +64,7 @@ def load_dataset(config: VisionConfig, log: Callable[[str], None] = say) -> Data
         config.dataset,
         data_dir=config.data_dir,
         val_fraction=config.val_fraction,
+        train_fraction=config.train_fraction,
         seed=config.seed,
         log=log,
     )
@@ -178,6 +179,8 @@ def train(config: VisionConfig, workdir: Path, *, resume: bool, command: str) ->
         "data": {"source": dataset.source, "fingerprint": dataset.fingerprint},
         **run_folder.versions(),
     }
+    hits = scoring.example_counts(test_logits, dataset.test.labels)
+    run_folder.write_test_counts(workdir, {"accuracy": hits})
     write_json(workdir / "summary.json", summary)
     report.draw(workdir, config, plan.writer.history, progress.best_epoch, dataset, test_logits)
     report.tell(workdir, summary)

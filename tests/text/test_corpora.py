@@ -1,6 +1,7 @@
 """Files in every format, splits from files and folders, leaks, and the official counts."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 
 from common.errors import InputError
 from text import corpora
-from text.corpora import hold_out, leaks, load
+from text.corpora import DEMO, hold_out, leaks, load, thin
 from text.corpus_files import read
 from text.semeval import write_predictions
 from text.sentences import Sentence, Span
@@ -262,6 +263,18 @@ def test_a_file_without_terms_is_refused(tmp_path):
     for train, test in ((gold, bare), (bare, gold)):
         with pytest.raises(InputError, match="bare.xml: no sentence has a term: give a file with"):
             load(train_file=train, test_file=test, val_fraction=0, log=silent)
+
+
+def test_a_share_of_the_training_sentences():
+    demo = partial(load, data_dir=str(DEMO), log=silent)
+    whole, half, tenth = (demo(train_fraction=share) for share in (1.0, 0.5, 0.1))
+    assert len(half.train) == round(len(whole.train) / 2)
+    assert set(tenth.train) < set(half.train) < set(whole.train)
+    assert [s for s in whole.train if s in set(half.train)] == list(half.train)
+    assert (half.val, half.test) == (whole.val, whole.test)
+    assert thin(whole.train, 0.5, seed=1) != half.train
+    with pytest.raises(InputError, match="--train_fraction=0.0001 keeps 0 of 400 sentences"):
+        demo(train_fraction=0.0001)
 
 
 def test_hold_out():

@@ -8,6 +8,7 @@ from text.scoring import (
     exact_counts,
     keyword_counts,
     scores,
+    sentence_counts,
     tag_confusion,
     token_counts,
 )
@@ -144,6 +145,18 @@ def test_unequal_numbers_of_sentences_are_refused():
         keyword_counts([FOOD, PLAIN], [[]])
     with pytest.raises(ValueError, match="1 sentences, 2 rows of tags"):
         scores([FOOD], [[]], [[0], [0]], [[0], [0]], "val")
+
+
+def test_sentence_counts_are_of_each_sentence():
+    found = [[Span(4, 8), Span(22, 26)], [Span(0, 3)]]
+    gold_tags = [[0, 1, 0, 0, 1, 2, 0, 1, 0], [0, 0, 0]]
+    found_tags = [[0, 1, 0, 0, 0, 1, 0, 0, 0], [1, 0, 0]]
+    counts = sentence_counts([FOOD, PLAIN], found, gold_tags, found_tags)
+    assert {name: rows.tolist() for name, rows in counts.items()} == {
+        "exact_f1": [[3, 2, 1], [0, 1, 0]],
+        "token_f1": [[4, 2, 2], [0, 1, 0]],
+        "keyword_f1": [[2, 2, 1], [0, 1, 0]],
+    }
 
 
 def test_scores_name_their_scorer():

@@ -149,6 +149,10 @@ def test_a_whole_run(tmp_path, monkeypatch, capsys, val, select):
     assert needed <= set(summary) and ("val/exact_f1" in summary) == bool(val)
     assert set(summary["corpus"]["test"]) == {"sentences", "spans", "ceiling"}
     assert summary["corpus"]["train"]["sentences"] == 64
+    for name, counts in np.load(workdir / "test_counts.npz").items():
+        gold, found, right = counts.sum(axis=0)
+        assert 2 * right / (gold + found) == pytest.approx(summary[f"test/{name}"])
+        assert len(counts) == summary["corpus"]["test"]["sentences"]
     if select != "best" or not val:
         assert summary["best_epoch"] == 3
     else:

@@ -57,6 +57,8 @@ def test_a_file_of_another_version_is_named(tmp_path):
         ({"epochs": 0}, "--epochs=0"),
         ({"learning_rate": 0.0}, "--learning_rate=0 .* above 0"),
         ({"dropout": 1.0}, "--dropout=1"),
+        ({"train_fraction": 0.0}, "--train_fraction=0 .* above 0 and at most 1"),
+        ({"train_fraction": 1.5}, "--train_fraction=1.5"),
         ({"l2": -1.0}, "--l2=-1"),
         ({"learning_rate": float("nan")}, "--learning_rate=nan"),
         ({"precision": "float16"}, "--precision=float16 is unknown"),

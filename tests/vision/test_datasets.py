@@ -233,6 +233,26 @@ def test_split_does_not_change_from_one_version_to_the_next():
     assert hashlib.sha256(held.astype("<i8")).hexdigest()[:8] == "af1098a0"
 
 
+def test_a_share_of_the_training_images():
+    whole = load("digits", val_fraction=0.2, seed=1, log=silent)
+    half, tenth = (
+        load("digits", val_fraction=0.2, train_fraction=share, seed=1, log=silent)
+        for share in (0.5, 0.1)
+    )
+    counts = np.bincount(whole.train.labels)
+    assert np.bincount(half.train.labels).tolist() == [round(0.5 * count) for count in counts]
+    pixels = [{image.tobytes() for image in data.train.images} for data in (tenth, half, whole)]
+    assert pixels[0] < pixels[1] < pixels[2]
+    np.testing.assert_array_equal(half.val.images, whole.val.images)
+    np.testing.assert_array_equal(half.test.images, whole.test.images)
+    scaled = half.train.images.astype(np.float64) / 255
+    np.testing.assert_allclose(half.mean, scaled.mean((0, 1, 2)), rtol=1e-6)
+    other = load("digits", val_fraction=0.2, train_fraction=0.5, seed=2, log=silent)
+    assert not np.array_equal(other.train.images[:50], half.train.images[:50])
+    with pytest.raises(InputError, match="--train_fraction=0.001 leaves a class without"):
+        load("digits", train_fraction=0.001, log=silent)
+
+
 def test_statistics_are_those_of_the_training_part():
     data = load("digits", val_fraction=0.3, seed=5, log=silent)
     scaled = data.train.images.astype(np.float64) / 255

@@ -219,7 +219,11 @@ def test_a_whole_run_without_validation(tmp_path, monkeypatch, capsys, caplog):
     rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [3, 6]
     files = {"config.json", "inputs.json", "metrics.jsonl", "summary.json", "command.txt"}
-    assert {path.name for path in workdir.iterdir()} == files | {"checkpoints", "tensorboard"}
+    folders = {"checkpoints", "tensorboard"}
+    assert {path.name for path in workdir.iterdir()} == files | folders | {"test_counts.npz"}
+    there, found, right = np.load(workdir / "test_counts.npz")["accuracy"].T
+    assert there.tolist() == found.tolist() == [1] * 16
+    assert right.mean() == summary["test/accuracy"]
 
 
 @pytest.mark.parametrize("precision, expected", [("auto", "float32"), ("bfloat16", "bfloat16")])

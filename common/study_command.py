@@ -1,0 +1,227 @@
+"""`launch.py --study=...`: list, check, run, compare, write."""
+
+import dataclasses
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from common import config as configs
+from common import run_folder
+from common.config import check_choice
+from common.errors import FailedRunsError, InputError
+from common.run_folder import FREE_ON_RESUME
+from common.study import (
+    BUDGETS,
+    Budget,
+    Run,
+    Study,
+    Task,
+    check_study,
+    list_studies,
+    make_runs,
+    resolve_arms,
+    slug,
+)
+from common.study_file import read_study
+from common.study_page import write_page
+from common.study_progress import StudyProgress
+from common.study_report import make_report, write_csv, write_figures, write_markdown
+from common.study_runs import Runner, locked
+from common.study_table import read_result
+from common.writer import say
+
+# The launcher's flags that go with --study.
+USED = {"study", "seeds", "budget", "jobs", "vectors", "workdir"}
+
+
+def run_study(
+    launcher: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    command: str,
+    *,
+    program: Sequence[str],
+    tasks: Mapping[str, Callable[[], tuple[Task, Sequence[Study]]]],
+) -> None:
+    """Do what --study asks for.
+
+    Args:
+        launcher: values of the launcher's own flags; None is not given.
+        settings: the configuration flags that were given, by name; they hold for every arm.
+        command: what was typed.
+        program: what starts launch.py.
+        tasks: by name, what gives a task and its studies.
+
+    Raises:
+        InputError: a mistake, before anything is trained.
+        FailedRunsError: some runs failed; what the others gave is written.
+        StoppedBySignal: after Ctrl-C or SIGTERM.
+    """
+    _check_launcher(launcher, settings)
+    if launcher["study"] == "list":
+        say(list_studies([study for find in tasks.values() for study in find()[1]]))
+        return
+    study, task = _find_study(launcher["study"], tasks)
+    budget, name = _find_budget(study, launcher["budget"])
+    if not budget.comparable:
+        study = dataclasses.replace(study, reported={})
+    _check_settings(study, task, budget, name, settings)
+    arms = resolve_arms(study, budget, settings, launcher["vectors"])
+    stem = "-".join(filter(None, ("study", slug(study.name), name)))
+    folder = Path(launcher["workdir"] or Path("runs") / stem)
+    runs = make_runs(arms, task, launcher["seeds"] or study.seeds, folder)
+    _check_folder(folder, study, arms)
+    left_out = [arm for arm in study.arms if arm not in arms and arm not in budget.without]
+    missing = f"Left out without --vectors=FILE: {', '.join(left_out)}." if left_out else ""
+    if missing:
+        say(missing)
+    with locked(folder) as lock:
+        _note_study(folder, study, arms, command)
+        failures = _train(study, task, runs, folder, launcher["jobs"] or 1, program, lock)
+        report = make_report(
+            study,
+            task,
+            arms,
+            budget=name,
+            notes=(budget.note, study.note, missing),
+            results=[read_result(run, study.metric) for run in runs if run.finished],
+            failures=failures,
+            command=command,
+        )
+        if report.rows:
+            write_csv(folder / "study.csv", report)
+            write_figures(folder, report)
+            write_markdown(folder / "study.md", report)
+            write_page(folder / "study.html", report)
+            say(f"\n{report.answer}\n\neverything: {folder / 'study.html'}")
+    if not report.rows and not failures:
+        raise InputError(f"no run has {study.metric}: it needs --val_fraction above 0")
+    if failures:
+        run, reason = next(iter(failures.items()))
+        raise FailedRunsError(
+            f"{len(failures)} of {len(runs)} runs failed, first {run.title}: {reason} "
+            f"({run.log}); the same command tries them again"
+        )
+    shutil.rmtree(folder / "compiled", ignore_errors=True)  # large, and of no more use
+
+
+def _check_launcher(launcher: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    """Raise an InputError for a flag that does not go with --study."""
+    for name, value in launcher.items():
+        if value and name not in USED and not (name == "mode" and value == "train"):
+            remedy = {
+                "task": "it is the study's own",
+                "resume": "a study always goes on where it was",
+            }.get(name, "leave it out")
+            raise InputError(f"--{name} does not go with --study: {remedy}")
+    if launcher["study"] == "list":
+        extra = [n for n in (*launcher, *settings) if n not in ("study", "mode")]
+        given = [name for name in extra if launcher.get(name) or name in settings]
+        if given:
+            raise InputError(f"--{given[0]} does not go with --study=list: leave it out")
+    for name in ("seeds", "jobs"):
+        if launcher[name] is not None:
+            configs.check_range(f"--{name}", launcher[name], 1)
+
+
+def _find_study(
+    name: str, tasks: Mapping[str, Callable[[], tuple[Task, Sequence[Study]]]]
+) -> tuple[Study, Task]:
+    """A study by its name or from its file."""
+    if name.endswith((".yaml", ".yml")):
+        study = read_study(Path(name), lambda task: tasks[task]()[0], tuple(tasks))
+        return study, tasks[study.task]()[0]
+    known: dict[str, tuple[Study, Task]] = {}
+    for find in tasks.values():
+        task, studies = find()
+        known |= {study.name: (study, task) for study in studies}
+    if name not in known:
+        raise InputError(
+            f"--study={name} is unknown: choose one of {', '.join(known)}; or list, or a .yaml file"
+        )
+    study, task = known[name]
+    check_study(study, task)
+    return study, task
+
+
+def _find_budget(study: Study, given: str | None) -> tuple[Budget, str]:
+    """The budget and its name."""
+    if not study.budgets:
+        if given:
+            raise InputError("--budget does not go with a study of a file: set its base instead")
+        return Budget(), ""
+    name = check_choice("--budget", given or BUDGETS[0], study.budgets)
+    return study.budgets[name], name
+
+
+def _check_settings(
+    study: Study, task: Task, budget: Budget, name: str, settings: Mapping[str, Any]
+) -> None:
+    """Raise an InputError for given settings that the study cannot have, or lacks."""
+    if "seed" in settings:
+        raise InputError("--seed does not go with --study: --seeds says how many, from 0")
+    known = {field.name for field in dataclasses.fields(task.config)}
+    for setting in settings:
+        if setting not in known:
+            raise InputError(f"--{setting} does not belong to --task={task.name}: leave it out")
+    if budget.needs_data and not {"data_dir", "train_file"} & set(settings):
+        raise InputError(
+            f"--study={study.name} --budget={name} needs --data_dir=FOLDER with a train and a test "
+            "file; --budget=quick needs none"
+        )
+
+
+def _check_folder(folder: Path, study: Study, arms: Mapping[str, Mapping[str, Any]]) -> None:
+    """InputError if the folder is not new and not of this very study."""
+    path = folder / "study.json"
+    if not path.exists():
+        if folder.is_dir() and any(entry.name != "lock" for entry in folder.iterdir()):
+            raise InputError(f"--workdir={folder} holds something else: choose another folder")
+        return
+    saved = configs.read_json(path)
+    for arm in {**saved["arms"], **arms}:
+        old, new = saved["arms"].get(arm), arms.get(arm)
+        if old is None or new is None:
+            raise InputError(
+                f"{folder} holds a study {'without' if old is None else 'with'} the arm '{arm}': "
+                "choose another --workdir"
+            )
+        for name in {**old, **new}:
+            if old.get(name) != new.get(name) and name not in FREE_ON_RESUME:
+                raise InputError(
+                    f"{folder} holds a study with {name} {old.get(name)} in the arm '{arm}', not "
+                    f"{new.get(name)}: choose another --workdir"
+                )
+
+
+def _note_study(
+    folder: Path, study: Study, arms: Mapping[str, Mapping[str, Any]], command: str
+) -> None:
+    """Write what the study is, and what was typed."""
+    content = {"study": study.name, "task": study.task, "question": study.question, "arms": arms}
+    configs.write_json(folder / "study.json", content)
+    run_folder.note_command(folder, command)
+
+
+def _train(
+    study: Study,
+    task: Task,
+    runs: Sequence[Run],
+    folder: Path,
+    jobs: int,
+    program: Sequence[str],
+    lock: int,
+) -> dict[Run, str]:
+    """Do the runs that are not finished; the reasons of those that failed."""
+    progress = StudyProgress(runs, study.metric, task.metrics[study.metric], jobs)
+    arms = len({run.arm for run in runs})
+    finished = f", {progress.done} of them finished before" if progress.done else ""
+    say(f"{study.name}: {study.question}")
+    seeds = len(runs) // arms
+    say(
+        f"{len(runs)} runs ({arms} arms, {seeds} {'seed' if seeds == 1 else 'seeds'}){finished}; "
+        f"in {folder}"
+    )
+    runner = Runner(program, task.name, folder, jobs, lock)
+    runner.run_all(runs, progress)
+    return runner.failures

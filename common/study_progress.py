@@ -1,0 +1,93 @@
+"""Tells how far a study is, and how long the rest will take."""
+
+import json
+import time
+from collections.abc import Sequence
+
+from common.study import Run
+from common.writer import PLAIN_SECONDS, say
+
+
+class StudyProgress:
+    """Lines for the person: a run begins, goes on, ends; with the time left for the study."""
+
+    def __init__(self, runs: Sequence[Run], metric: str, words: str, jobs: int):
+        """Args: metric and what it is called; `jobs` runs go on together."""
+        self._runs, self._metric, self._words, self._jobs = runs, metric, words, jobs
+        self._begun: dict[Run, float] = {}
+        self._failed: set[Run] = set()
+        self._seconds: dict[str, list[float]] = {}
+        self._told = time.monotonic()
+        for run in runs:
+            if run.finished:  # before this session: training alone is known
+                self._seconds.setdefault(run.arm, []).append(_read_summary(run)["seconds"])
+
+    @property
+    def done(self) -> int:
+        """Runs that are finished or have failed."""
+        return sum(run.finished or run in self._failed for run in self._runs)
+
+    def begin(self, run: Run) -> None:
+        self._begun[run] = time.monotonic()
+        say(f"[{self._place(run)}] {run.title}{self._left()}")
+
+    def finish(self, run: Run) -> None:
+        seconds = time.monotonic() - self._begun.pop(run)
+        self._seconds.setdefault(run.arm, []).append(seconds)
+        score = _read_summary(run).get(self._metric)
+        shown = f"{self._words} {score:.4f}, " if isinstance(score, float) else ""
+        say(f"[{self._place(run)}] {run.title}: {shown}{format_seconds(seconds)}{self._left()}")
+
+    def fail(self, run: Run, reason: str) -> None:
+        self._begun.pop(run, None)
+        self._failed.add(run)
+        say(f"[{self._place(run)}] {run.title} FAILED: {reason}")
+
+    def tell(self) -> None:
+        """Now and then a line of what goes on."""
+        if not self._begun or time.monotonic() - self._told < PLAIN_SECONDS:
+            return
+        now = ", ".join(f"{run.title} at epoch {_epoch(run)}/{run.epochs}" for run in self._begun)
+        say(f"{self.done}/{len(self._runs)} runs done; {now}{self._left()}")
+
+    def _place(self, run: Run) -> str:
+        self._told = time.monotonic()
+        return f"{self._runs.index(run) + 1}/{len(self._runs)}"
+
+    def _left(self) -> str:
+        """ ", about 5 min left", or nothing before that can be known."""
+        open_runs = [r for r in self._runs if not r.finished and r not in self._failed]
+        estimates = [self._estimate(run) for run in open_runs]
+        known = [seconds for seconds in estimates if seconds is not None]
+        if not open_runs or not known:
+            return ""
+        mean = sum(known) / len(known)
+        total = sum(mean if seconds is None else seconds for seconds in estimates)
+        return f"; about {format_seconds(total / min(self._jobs, len(open_runs)))} left"
+
+    def _estimate(self, run: Run) -> float | None:
+        """Seconds that a run will still take, by its epochs, its arm's runs, or all runs."""
+        spent = time.monotonic() - self._begun[run] if run in self._begun else 0.0
+        if done := self._seconds.get(run.arm):
+            return max(sum(done) / len(done) - spent, 0.0)
+        if run in self._begun and (epoch := _epoch(run)):
+            return spent * (run.epochs - epoch) / epoch
+        every = [seconds for arm in self._seconds.values() for seconds in arm]
+        return max(sum(every) / len(every) - spent, 0.0) if every else None
+
+
+def format_seconds(seconds: float) -> str:
+    """As a person says it: "45 s", "12 min", "3.5 h"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
+
+
+def _read_summary(run: Run) -> dict:
+    return json.loads((run.folder / "summary.json").read_text())
+
+
+def _epoch(run: Run) -> int:
+    """Epochs that a run has finished."""
+    path = run.folder / "metrics.jsonl"
+    return path.read_text().count("\n") if path.exists() else 0

@@ -1,0 +1,190 @@
+"""Trains the runs of a study: a process for each, so that none can harm another.
+
+A process costs a start and its compilation, about five seconds once the study's folder holds
+the compiled programs; for that a run may fail, run out of memory or be killed, and the others
+go on. Every run is an ordinary `launch.py --resume`, and its folder an ordinary run folder.
+"""
+
+import fcntl
+import os
+import shlex
+import signal
+import subprocess
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from common.errors import StoppedBySignal
+from common.signals import PARENT_PIPE, StopRequest
+from common.study import Run, to_flags
+from common.study_progress import StudyProgress
+from common.writer import say
+
+POLL_SECONDS = 0.1
+# The exit status of a mistake in flags or data, which another seed would meet as well.
+MISTAKE = 2
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[int]:
+    """Hold the study's folder; yields the descriptor, by which its runs hold it too.
+
+    A study that was killed leaves runs that are still stopping: they are waited for.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"{folder} is in use by another process: waiting until that has stopped")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield file.fileno()
+
+
+@dataclass
+class _Job:
+    """A run's process. `slot`, from 0, numbers the runs that go on together."""
+
+    run: Run
+    process: subprocess.Popen
+    log: IO[str]
+    slot: int
+
+
+class Runner:
+    """Does the unfinished runs of a study.
+
+    After `run_all`, `failures` holds by run the reason why it failed.
+    """
+
+    def __init__(self, program: Sequence[str], task: str, folder: Path, jobs: int, lock: int):
+        """Args:
+        program: what starts launch.py.
+        task: of --task.
+        folder: of the study.
+        jobs: runs that go on together.
+        lock: from `locked`.
+        """
+        self._program, self._task, self._folder, self._jobs = list(program), task, folder, jobs
+        self._lock = lock
+        self.failures: dict[Run, str] = {}
+
+    def run_all(self, runs: Sequence[Run], progress: StudyProgress) -> None:
+        """Do them in their order; a failed run is noted, and the rest go on.
+
+        Raises StoppedBySignal after Ctrl-C or SIGTERM, when all processes have stopped.
+        """
+        waiting = deque(run for run in runs if not run.finished)
+        jobs: list[_Job] = []
+        # When this process dies, even by SIGKILL, the pipe closes, and the runs see that.
+        ear, mouth = os.pipe()
+        try:
+            with StopRequest() as stop:
+                while jobs or (waiting and stop.number is None):
+                    if stop.number is not None:
+                        self._terminate(jobs)
+                    while waiting and len(jobs) < self._jobs and stop.number is None:
+                        run = waiting.popleft()
+                        jobs.append(self._start(run, jobs, ear))
+                        progress.begin(run)
+                    time.sleep(POLL_SECONDS)
+                    for job in [job for job in jobs if job.process.poll() is not None]:
+                        jobs.remove(job)
+                        job.log.close()
+                        if stop.number is None:
+                            self._note_end(job, waiting, progress)
+                    progress.tell()
+        finally:
+            for job in jobs:  # only after a second Ctrl-C
+                job.process.kill()
+                job.process.wait()
+            os.close(ear)
+            os.close(mouth)
+        if stop.number is not None:
+            left = sum(not run.finished for run in runs)
+            raise StoppedBySignal(
+                stop.number,
+                f"stopped with {left} of {len(runs)} runs to do; the same command continues",
+            )
+
+    def _start(self, run: Run, jobs: Sequence[_Job], ear: int) -> _Job:
+        """Begin or resume a run."""
+        run.folder.parent.mkdir(parents=True, exist_ok=True)
+        command = [*self._program, *run_flags(self._task, run), "--resume"]
+        log = run.log.open("a")
+        log.write(f"$ {shlex.join(command)}\n")
+        log.flush()
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=self._environment(ear),
+            pass_fds=(ear, self._lock),
+            start_new_session=True,  # Ctrl-C is for this process, which tells the runs
+        )
+        slot = min(set(range(self._jobs)) - {job.slot for job in jobs})
+        _share_cores(process.pid, slot, self._jobs)
+        return _Job(run, process, log, slot)
+
+    def _environment(self, ear: int) -> dict[str, str]:
+        """Compiled programs are shared by all runs, the memory of an accelerator divided."""
+        shared = {
+            "JAX_COMPILATION_CACHE_DIR": str((self._folder / "compiled").absolute()),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        }
+        if self._jobs > 1:
+            shared["XLA_PYTHON_CLIENT_MEM_FRACTION"] = f"{0.75 / self._jobs:.3f}"
+        return shared | os.environ | {PARENT_PIPE: str(ear)}
+
+    def _terminate(self, jobs: Sequence[_Job]) -> None:
+        """Ask every run once to stop with a checkpoint."""
+        for job in jobs:
+            if not job.log.closed:
+                job.process.terminate()
+                job.log.close()
+
+    def _note_end(self, job: _Job, waiting: deque[Run], progress: StudyProgress) -> None:
+        """A run has ended by itself: note how."""
+        run, status = job.run, job.process.returncode
+        if status == 0 and run.finished:
+            progress.finish(run)
+            return
+        reason = _read_reason(run.log, status)
+        self.failures[run] = reason
+        progress.fail(run, reason)
+        if status != MISTAKE:
+            return
+        for other in [other for other in waiting if other.arm == run.arm]:
+            waiting.remove(other)
+            self.failures[other] = reason
+            progress.fail(other, f"not tried, since seed {run.seed} failed by a mistake")
+
+
+def run_flags(task: str, run: Run) -> list[str]:
+    """The flags of a run, but for --resume."""
+    return [f"--task={task}", *to_flags(run.settings), f"--workdir={run.folder}"]
+
+
+def _read_reason(log: Path, status: int) -> str:
+    """Why a run ended: the last line of its log, or the signal that ended it."""
+    if status < 0:
+        return f"killed by {signal.Signals(-status).name}; {log} has its last words"
+    lines = [line.strip() for line in log.read_text(errors="replace").splitlines()]
+    last = next((line for line in reversed(lines) if line), "no output")
+    return last.removeprefix("launch.py: ")
+
+
+def _share_cores(pid: int, slot: int, jobs: int) -> None:
+    """Give one of several jobs its share of the cores, before it counts them."""
+    if jobs == 1 or not hasattr(os, "sched_setaffinity"):
+        return
+    cores = sorted(os.sched_getaffinity(0))
+    try:
+        os.sched_setaffinity(pid, set(cores[slot::jobs]) or {cores[slot % len(cores)]})
+    except ProcessLookupError:  # it has ended already, as its status will tell
+        pass

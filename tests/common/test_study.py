@@ -1,0 +1,74 @@
+"""What a study is, and what its arms become."""
+
+import dataclasses
+
+import pytest
+
+from common.errors import InputError
+from common.study import (
+    Budget,
+    check_study,
+    list_studies,
+    make_runs,
+    resolve_arms,
+    slug,
+    to_flags,
+)
+from tests.common.study_cases import STUDY, TASK
+
+
+def test_what_wins():
+    study = dataclasses.replace(
+        STUDY, base={"epochs": 9, "rate": 9.0, "label": "base"}, arms={"a": {"rate": 0.1}, "b": {}},
+        baseline="a", reported={},
+    )  # fmt: skip
+    budget = Budget({"epochs": 5, "label": "budget"}, {"b": {"twice": True}})
+    arms = resolve_arms(study, budget, {"label": "given"}, None)
+    assert arms == {
+        "a": {"epochs": 5, "rate": 0.1, "label": "given"},
+        "b": {"epochs": 5, "rate": 9.0, "label": "given", "twice": True},
+    }
+    for name in ("rate", "twice"):
+        with pytest.raises(InputError, match=f"--{name} is set by the arm '[ab]' of the study"):
+            resolve_arms(study, budget, {name: 1}, None)
+    assert list(resolve_arms(study, Budget(without=("b",)), {}, None)) == ["a"]
+
+
+def test_runs_go_seed_by_seed(tmp_path):
+    runs = make_runs(resolve_arms(STUDY, Budget(), {}, None), TASK, 2, tmp_path)
+    assert [run.title for run in runs[:4]] == [
+        "half, seed 0", "one <b>, seed 0", "two | 2, seed 0", "half, seed 1"
+    ]  # fmt: skip
+    assert runs[4].folder == tmp_path / "runs" / "one-b" / "seed1" and runs[4].epochs == 2
+    assert to_flags(runs[4].settings | {"twice": True, "label": None}) == [
+        "--rate=1.0", "--seed=1", "--twice=true"
+    ]  # fmt: skip
+    with pytest.raises(InputError, match="arm 'half': --rate=-1 is out of range"):
+        make_runs({"half": {"rate": -1.0}}, TASK, 1, tmp_path)
+    with pytest.raises(InputError, match="arm 'half': --data_dir=nowhere does not exist"):
+        make_runs({"half": {"data_dir": "nowhere"}}, TASK, 1, tmp_path)
+
+
+def test_names_must_fit():
+    for change, message in (
+        ({"baseline": "none"}, "baseline=none is unknown: choose one of half, "),
+        ({"metric": "test/f1"}, "metric=test/f1 is unknown: choose one of test/accuracy, "),
+        ({"shown": ("f1",)}, "metric=f1 is unknown"),
+        ({"reported": {"x": 1.0}}, "reported=x is unknown"),
+        ({"arms": {}}, "the study toy-rates has no arm"),
+        (
+            {"arms": {"half": {}, "Half!": {}}, "reported": {}},
+            "the arm 'half' has the folder of another",
+        ),
+    ):
+        with pytest.raises(InputError, match=message):
+            check_study(dataclasses.replace(STUDY, **change), TASK)
+    check_study(STUDY, TASK)
+
+
+def test_slug_and_list():
+    assert [slug(name) for name in ("a b", "100%", "../x", "++", "1e-3")] == [
+        "a-b", "100", "x", "arm", "1e-3"
+    ]  # fmt: skip
+    told = list_studies([STUDY])
+    assert "toy-rates" in told and STUDY.question in told and "half; one <b>; two" in told

@@ -1,0 +1,205 @@
+"""Runs of a study: done once each, whatever fails, is stopped or is killed."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from common.errors import FailedRunsError, InputError, StoppedBySignal
+from common.study_command import run_study
+from tests.common.study_cases import FAKE_LAUNCH, STUDY, TASK
+
+ROOT = Path(__file__).resolve().parents[2]
+NOTHING = dict.fromkeys(
+    ("task", "mode", "workdir", "resume", "run", "input", "format", "top", "nbest", "study",
+     "seeds", "budget", "jobs", "vectors")
+)  # fmt: skip
+PROGRAM = (sys.executable, "-S", str(FAKE_LAUNCH))
+
+
+def call(folder, toy=STUDY, settings=None, **launcher):
+    """`launch.py --study=toy-rates`, in this process."""
+    flags = NOTHING | {"study": toy.name, "workdir": str(folder), "mode": "train"} | launcher
+    tasks = {"toy": lambda: (TASK, [toy])}
+    run_study(flags, settings or {}, "python launch.py ...", program=PROGRAM, tasks=tasks)
+
+
+def starts(folder):
+    """How often each run was started."""
+    return {
+        str(path.parent.relative_to(folder / "runs")): len(path.read_text().splitlines())
+        for path in folder.glob("runs/*/*/starts.txt")
+    }
+
+
+def with_arm(name, **settings):
+    return dataclasses.replace(STUDY, arms={**STUDY.arms, name: settings})
+
+
+def test_a_study_from_end_to_end_and_one_more_seed(tmp_path, capsys):
+    call(tmp_path / "s")
+    told = capsys.readouterr().out
+    assert "6 runs (3 arms, 2 seeds)" in told and "[6/6] two | 2, seed 1: test accuracy" in told
+    assert " left\n" in told
+    files = {"study.md", "study.csv", "study.html", "curves.png", "bars.png", "study.json", "runs"}
+    assert {path.name for path in (tmp_path / "s").iterdir()} == files | {"lock", "command.txt"}
+    assert "two epochs" in (tmp_path / "s" / "study.md").read_text()
+
+    call(tmp_path / "s", seeds=3)
+    assert "9 runs (3 arms, 3 seeds), 6 of them finished before" in capsys.readouterr().out
+    assert set(starts(tmp_path / "s").values()) == {1} and len(starts(tmp_path / "s")) == 9
+
+
+def test_runs_may_go_on_together(tmp_path):
+    call(tmp_path / "s", jobs=3)
+    assert set(starts(tmp_path / "s").values()) == {1} and len(starts(tmp_path / "s")) == 6
+
+
+def test_a_failed_arm_is_reported_and_the_rest_go_on(tmp_path, capsys):
+    study = with_arm("crashed", label="crash")
+    study = dataclasses.replace(study, arms={"wrong": {"label": "mistake"}, **study.arms})
+    study = dataclasses.replace(
+        study, arms={**study.arms, "shot": {"label": "killed"}}, base={"rate": 1.0}
+    )
+    with pytest.raises(FailedRunsError, match="6 of 12 runs failed, first wrong, seed 0: --rate=9"):
+        call(tmp_path / "s", study)
+    told = capsys.readouterr().out
+    assert "crashed, seed 1 FAILED: MemoryError: out of memory" in told
+    assert "shot, seed 0 FAILED: killed by SIGKILL" in told
+    assert "wrong, seed 1 FAILED: not tried, since seed 0 failed by a mistake" in told
+    made = starts(tmp_path / "s")
+    assert "wrong/seed1" not in made and made["crashed/seed1"] == 1
+    text = (tmp_path / "s" / "study.md").read_text()
+    assert "6 runs failed." in text and "- wrong, seed 0: --rate=9 cannot be" in text
+    assert "Failed runs" in (tmp_path / "s" / "study.html").read_text()
+
+    with pytest.raises(FailedRunsError):  # tried again, and only they
+        call(tmp_path / "s", study)
+    again = starts(tmp_path / "s")
+    assert again["half/seed0"] == 1 and again["crashed/seed1"] == 2
+
+
+SLOW = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+from tests.common import study_cases
+from tests.common.test_study_runs import call, with_arm
+call(Path(sys.argv[2]), with_arm("slow", rate=1.5, label="slow"))
+"""
+
+
+def begin_slow_study(folder):
+    """A study in a process of its own, when its last arm's first run has begun."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", SLOW, str(ROOT), str(folder)], stdout=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 200
+    while not (folder / "runs" / "slow" / "seed0" / "starts.txt").exists():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    return process
+
+
+def read_table(folder):
+    """study.csv, less the arm that the whole study does not have."""
+    lines = (folder / "study.csv").read_text().splitlines()
+    return [line for line in lines if ",slow," not in line]
+
+
+def test_a_killed_study_leaves_no_run_behind_and_goes_on(tmp_path, capsys):
+    process = begin_slow_study(tmp_path / "s")
+    process.kill()
+    process.communicate(timeout=100)
+    (tmp_path / "s" / "runs" / "slow" / "seed0" / "go").touch()
+    (tmp_path / "s" / "runs" / "slow" / "seed1").mkdir()
+    (tmp_path / "s" / "runs" / "slow" / "seed1" / "go").touch()
+    # This waits for the lock, which the run of the killed study holds until it has seen that.
+    began = time.monotonic()
+    call(tmp_path / "s", with_arm("slow", rate=1.5, label="slow"))
+    assert time.monotonic() - began < 200, "a slow run takes 300 s"
+    made = starts(tmp_path / "s")
+    assert made.pop("slow/seed0") == 2 and set(made.values()) == {1} and len(made) == 7
+    call(tmp_path / "whole")
+    assert read_table(tmp_path / "s") == read_table(tmp_path / "whole")
+
+
+def test_sigterm_stops_the_runs_and_the_study(tmp_path):
+    process = begin_slow_study(tmp_path / "s")
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=100)
+    assert process.returncode == 1  # StoppedBySignal, which launch.py makes 143
+    assert not list(tmp_path.glob("s/runs/slow/seed0/summary.json"))
+    assert not list(tmp_path.glob("s/study.md"))
+
+
+def test_the_signal_is_passed_on(tmp_path, monkeypatch):
+    from common import study_runs
+
+    monkeypatch.setattr(
+        study_runs.StudyProgress, "begin", lambda self, run: os.kill(os.getpid(), signal.SIGINT)
+    )
+    with pytest.raises(StoppedBySignal, match="stopped with . of 6 runs to do; the same command"):
+        call(tmp_path / "s")
+
+
+@pytest.mark.parametrize(
+    "flags, settings, message",
+    [
+        ({"study": "none"}, {}, "--study=none is unknown: choose one of toy-rates; or list, or a"),
+        ({"task": "toy"}, {}, "--task does not go with --study: it is the study's own"),
+        ({"resume": True}, {}, "--resume does not go with --study: a study always goes on"),
+        ({"mode": "eval"}, {}, "--mode does not go with --study: leave it out"),
+        ({"run": ["x"]}, {}, "--run does not go with --study: leave it out"),
+        ({"seeds": 0}, {}, "--seeds=0 is out of range: it must be at least 1"),
+        ({"jobs": -1}, {}, "--jobs=-1 is out of range"),
+        ({"budget": "cpu"}, {}, "--budget=cpu is unknown: choose one of quick"),
+        ({"vectors": "x"}, {}, "--vectors is not used by the study toy-rates"),
+        ({}, {"rate": 2.0}, "--rate is set by the arm 'half' of the study: leave it out"),
+        ({}, {"seed": 2}, "--seed does not go with --study: --seeds says how many"),
+        ({}, {"crf": True}, "--crf does not belong to --task=toy: leave it out"),
+        ({}, {"data_dir": "nowhere"}, "arm 'half': --data_dir=nowhere does not exist"),
+        ({"study": "list", "seeds": 3}, {}, "--workdir does not go with --study=list"),
+        ({"study": "none.yaml"}, {}, "--study=none.yaml cannot be read"),
+    ],
+)
+def test_mistakes_leave_nothing(tmp_path, flags, settings, message):
+    with pytest.raises(InputError) as error:
+        call(tmp_path / "s", settings=settings, **flags)
+    assert str(error.value).startswith(message) and not (tmp_path / "s").exists()
+
+
+def test_a_corpus_is_not_taken_unnoticed(tmp_path):
+    budgets = {"cpu": dataclasses.replace(STUDY.budgets["quick"], needs_data=True)}
+    study = dataclasses.replace(STUDY, budgets=budgets)
+    with pytest.raises(InputError, match="--study=toy-rates --budget=cpu needs --data_dir=FOLDER"):
+        call(tmp_path / "s", study, budget="cpu")
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path):
+    call(tmp_path / "s", seeds=1)
+    other = with_arm("two | 2", rate=3.0)
+    with pytest.raises(InputError, match="holds a study with rate 2.0 in the arm 'two . 2', not 3"):
+        call(tmp_path / "s", other)
+    with pytest.raises(InputError, match="holds a study without the arm 'new'"):
+        call(tmp_path / "s", with_arm("new", rate=3.0))
+    (tmp_path / "t").mkdir()
+    (tmp_path / "t" / "config.json").touch()
+    with pytest.raises(InputError, match="holds something else: choose another folder"):
+        call(tmp_path / "t")
+    (tmp_path / "s" / "study.json").write_text("{")
+    with pytest.raises(InputError, match="study.json cannot be read"):
+        call(tmp_path / "s")
+
+
+def test_a_run_that_can_be_repeated_by_its_command(tmp_path):
+    call(tmp_path / "s", seeds=1)
+    saved = json.loads((tmp_path / "s" / "study.json").read_text())
+    assert saved["arms"]["half"] == {"epochs": 2, "rate": 0.5}
+    assert starts(tmp_path / "s") == {"half/seed0": 1, "one-b/seed0": 1, "two-2/seed0": 1}

@@ -1,0 +1,60 @@
+"""Every arm of every study, at every budget, is a configuration that can be trained."""
+
+import pytest
+
+from common.errors import InputError
+from common.study import BUDGETS, VECTORS, check_study, resolve_arms
+from text import corpora
+from text.studies import STUDIES, TASK
+
+SEMEVAL = {"data_dir": "somewhere"}
+BY_NAME = {study.name: study for study in STUDIES}
+
+
+@pytest.fixture
+def vectors(tmp_path):
+    (tmp_path / "domain.bin").touch()
+    return str(tmp_path / "domain.bin")
+
+
+@pytest.mark.parametrize("study", STUDIES, ids=lambda study: study.name)
+def test_every_study_is_valid(study, vectors):
+    check_study(study, TASK)
+    assert study.question.endswith("?") and study.task == "aspect"
+    assert set(study.budgets) == set(BUDGETS)
+    file = vectors if study.name == "embeddings" else None
+    for name, budget in study.budgets.items():
+        assert budget.needs_data == (name != "quick")
+        arms = resolve_arms(study, budget, SEMEVAL if budget.needs_data else {}, file)
+        configs = {arm: TASK.check(settings) for arm, settings in arms.items()}
+        assert len(set(configs.values())) == len(arms), "two arms are the same"
+        assert set(study.arms) - set(arms) == set(budget.without)
+
+
+def test_quick_batches_fit_the_embedded_corpus():
+    size = len(corpora.load(data_dir=str(corpora.DEMO)).train)
+    for study in STUDIES:
+        for settings in resolve_arms(study, study.budgets["quick"], {}, None).values():
+            assert TASK.check(settings).batch_size <= size
+
+
+def test_arms_with_domain_vectors_need_the_file(vectors):
+    study = BY_NAME["embeddings"]
+    without = resolve_arms(study, study.budgets["quick"], {}, None)
+    with_file = resolve_arms(study, study.budgets["quick"], {}, vectors)
+    assert set(with_file) == set(study.arms)
+    assert set(with_file) - set(without) == {
+        arm for arm, settings in study.arms.items() if VECTORS in str(settings)
+    }
+    assert with_file["GloVe and domain"]["embeddings"] == f"glove,{vectors}"
+    with pytest.raises(InputError, match="--vectors=none.bin is no file"):
+        resolve_arms(study, study.budgets["quick"], {}, "none.bin")
+    with pytest.raises(InputError, match="--vectors is not used by the study crf"):
+        resolve_arms(BY_NAME["crf"], BY_NAME["crf"].budgets["quick"], {}, vectors)
+
+
+def test_the_reports_are_there():
+    assert set(BY_NAME) >= {"A-tagger", "A-tbatch", "A-hidden", "A-epochs"}
+    assert set(BY_NAME) >= {"B-birnn", "B-deep", "B-crf"}
+    assert set(BY_NAME) >= {"embeddings", "tags", "crf", "characters", "train-sentences"}
+    assert len(BY_NAME) == len(STUDIES)
