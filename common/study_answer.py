@@ -64,7 +64,7 @@ def _others(study: Study, rows: Sequence[Row]) -> list[str]:
             named[verdict].append(f"{row.arm} ({found.difference:+.4f})")
     told = []
     if named[True]:
-        told.append(f"Beyond chance from {study.baseline}: {', '.join(named[True])}.")
+        told.append(f"Different from {study.baseline} beyond chance: {', '.join(named[True])}.")
     if named[False]:
         told.append(f"Not told apart from {study.baseline}: {', '.join(named[False])}.")
     if named[None]:

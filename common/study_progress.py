@@ -47,6 +47,7 @@ class StudyProgress:
         """Now and then a line of what goes on."""
         if not self._begun or time.monotonic() - self._told < PLAIN_SECONDS:
             return
+        self._told = time.monotonic()
         now = ", ".join(f"{run.title} at epoch {_epoch(run)}/{run.epochs}" for run in self._begun)
         say(f"{self.done}/{len(self._runs)} runs done; {now}{self._left()}")
 
@@ -55,25 +56,27 @@ class StudyProgress:
         return f"{self._runs.index(run) + 1}/{len(self._runs)}"
 
     def _left(self) -> str:
-        """ ", about 5 min left", or nothing before that can be known."""
+        """ "; about 5 min left", or nothing before that can be known."""
         open_runs = [r for r in self._runs if not r.finished and r not in self._failed]
-        estimates = [self._estimate(run) for run in open_runs]
-        known = [seconds for seconds in estimates if seconds is not None]
+        durations = {run: self._duration(run) for run in open_runs}
+        known = [seconds for seconds in durations.values() if seconds is not None]
+        known = known or [seconds for arm in self._seconds.values() for seconds in arm]
         if not open_runs or not known:
             return ""
         mean = sum(known) / len(known)
-        total = sum(mean if seconds is None else seconds for seconds in estimates)
-        return f"; about {format_seconds(total / min(self._jobs, len(open_runs)))} left"
+        left = 0.0
+        for run, seconds in durations.items():
+            spent = time.monotonic() - self._begun[run] if run in self._begun else 0.0
+            left += max((mean if seconds is None else seconds) - spent, 0.0)
+        return f"; about {format_seconds(left / min(self._jobs, len(open_runs)))} left"
 
-    def _estimate(self, run: Run) -> float | None:
-        """Seconds that a run will still take, by its epochs, its arm's runs, or all runs."""
-        spent = time.monotonic() - self._begun[run] if run in self._begun else 0.0
+    def _duration(self, run: Run) -> float | None:
+        """Seconds of a whole run, by its arm's other runs or by its own epochs so far."""
         if done := self._seconds.get(run.arm):
-            return max(sum(done) / len(done) - spent, 0.0)
+            return sum(done) / len(done)
         if run in self._begun and (epoch := _epoch(run)):
-            return spent * (run.epochs - epoch) / epoch
-        every = [seconds for arm in self._seconds.values() for seconds in arm]
-        return max(sum(every) / len(every) - spent, 0.0) if every else None
+            return (time.monotonic() - self._begun[run]) * run.epochs / epoch
+        return None
 
 
 def format_seconds(seconds: float) -> str:

@@ -33,7 +33,7 @@ def test_a_difference_beyond_chance():
 def test_a_difference_that_may_be_chance():
     told = ask({"half": HALF, "one <b>": (0.55, 0.50, 0.49), "two | 2": (0.1, 0.12, 0.081)})
     assert "which chance alone could do" in told
-    assert "Beyond chance from half: two | 2 (-0.3997)." in told
+    assert "Different from half beyond chance: two | 2 (-0.3997)." in told
 
 
 def test_the_baseline_may_be_best():

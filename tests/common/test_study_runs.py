@@ -11,8 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from common import study_progress, study_runs
 from common.errors import FailedRunsError, InputError, StoppedBySignal
+from common.study import make_runs
 from common.study_command import run_study
+from common.study_progress import StudyProgress
 from tests.common.study_cases import FAKE_LAUNCH, STUDY, TASK
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -140,13 +143,31 @@ def test_sigterm_stops_the_runs_and_the_study(tmp_path):
 
 
 def test_the_signal_is_passed_on(tmp_path, monkeypatch):
-    from common import study_runs
-
     monkeypatch.setattr(
         study_runs.StudyProgress, "begin", lambda self, run: os.kill(os.getpid(), signal.SIGINT)
     )
     with pytest.raises(StoppedBySignal, match="stopped with . of 6 runs to do; the same command"):
         call(tmp_path / "s")
+
+
+def test_progress_is_told_now_and_then_with_the_time_left(tmp_path, monkeypatch, capsys):
+    runs = make_runs({"half": {"rate": 0.5}, "one": {"rate": 1.0}}, TASK, 1, tmp_path)
+    clock = [100.0]
+    monkeypatch.setattr(study_progress.time, "monotonic", lambda: clock[0])
+    progress = StudyProgress(runs, "test/accuracy", "accuracy", jobs=1)
+    progress.begin(runs[0])
+    runs[0].folder.mkdir(parents=True)
+    (runs[0].folder / "metrics.jsonl").write_text('{"epoch": 1}\n')
+    for second in range(80):
+        clock[0] = 100.0 + second
+        progress.tell()
+    told = capsys.readouterr().out.splitlines()
+    # One of two epochs took 30 s, so that the other takes as long, and the other run twice that.
+    assert told[:2] == [
+        "[1/2] half, seed 0",
+        "0/2 runs done; half, seed 0 at epoch 1/2; about 2 min left",
+    ]
+    assert len(told) == 3
 
 
 @pytest.mark.parametrize(
