@@ -6,7 +6,8 @@ What is timed is a training step of each recipe, on all cores; the seconds of tr
 of its steps: ours are those of the configuration, of 2,000 images, airbench94's 470 of 1,024
 (Jordan 2024, arXiv 2404.00498). What ours reaches stands in the README, with the command;
 airbench94's author states a mean of 94.0 % with the same test-time augmentation, trained on all
-50,000 images. The peer's augmentation, whitening bias and Lookahead, which cost it little, are left out.
+50,000 images. The peer's augmentation, whitening bias and Lookahead, which cost it little, are
+left out.
 """
 
 import math
