@@ -53,9 +53,13 @@ def parameter_groups(params: Any) -> Any:
 
 
 def filters_as_matrices(params: Any) -> Any:
-    """How Muon sees filters [h, w, C, K]: as matrices [h w C, K]."""
-    numbers = optax.contrib.MuonDimensionNumbers(reduction_axis=(0, 1, 2), output_axis=3)
-    return jax.tree.map(lambda _: numbers, params)
+    """How Muon sees filters [h, w, C, K] or [w, C, K]: as matrices [h w C, K]."""
+
+    def numbers(leaf: Any) -> optax.contrib.MuonDimensionNumbers:
+        *inputs, output = range(leaf.ndim)
+        return optax.contrib.MuonDimensionNumbers(tuple(inputs), output)
+
+    return jax.tree.map(numbers, params)
 
 
 def keep_norms() -> optax.GradientTransformation:
@@ -118,11 +122,8 @@ def make_schedule(
 
 def kernel_mask(params: Any, *, conv_only: bool = False) -> Any:
     """True at kernels (of convolutions only, if asked), false at biases and norms."""
-
-    def is_kernel(path: tuple, leaf: Any) -> bool:
-        return path[-1].key == "kernel" and (leaf.ndim > 2 or not conv_only)
-
-    return jax.tree_util.tree_map_with_path(is_kernel, params)
+    wanted = ("filters",) if conv_only else ("filters", "kernels")
+    return jax.tree.map(lambda group: group in wanted, parameter_groups(params))
 
 
 def make_optimizer(

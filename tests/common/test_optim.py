@@ -170,3 +170,13 @@ def test_warm_up_rises_then_follows():
 def test_errors_name_the_flag(call, message):
     with pytest.raises(InputError, match=message):
         call()
+
+
+@pytest.mark.parametrize("shape", [(3, 2, 4), (3, 3, 2, 4), None])
+def test_muon_takes_filters_of_any_rank_and_none(shape):
+    tree = {"dense": {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)}}
+    if shape:
+        tree["conv"] = {"kernel": jnp.arange(1.0, np.prod(shape) + 1).reshape(shape)}
+    tx = make_optimizer("muon", make_schedule("constant", RATE, 10))
+    updates, _ = tx.update(tree, tx.init(tree), tree)
+    assert all(np.isfinite(u).all() and (u != 0).any() for _, u in leaves(updates))
