@@ -13,7 +13,7 @@ with a kernel that stands in memory; a product of bfloat16 matrices that gives b
 Shapes: x [B, H, W, C], kernel [h, w, C, K].
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -22,7 +22,7 @@ from jax import Array, lax
 
 from common.host import onednn_is_used
 from common.parallel import default_is_cpu
-from common.winograd import chunk_size, conv3x3, in_chunks
+from common.winograd import add_up, chunk_size, conv3x3, in_chunks
 
 # With fewer channels Winograd's matrix products are too thin to pay for the transforms.
 LEAST_CHANNELS = 32
@@ -32,17 +32,6 @@ def conv_nhwc(x: Array, kernel: Array, stride: int, padding: Any) -> Array:
     """XLA's own convolution."""
     numbers = ("NHWC", "HWIO", "NHWC")
     return lax.conv_general_dilated(x, kernel, (stride,) * 2, padding, dimension_numbers=numbers)
-
-
-def add_up(product: Callable[[Array, Array], Array], x: Array, dy: Array) -> Array:
-    """The sum of product(x, dy), in float32, over chunks of images that suit a cache."""
-    chunks = tuple(in_chunks(a, chunk_size(x)) for a in (x, dy))
-    zero = jax.eval_shape(product, *(chunk[0] for chunk in chunks))
-
-    def add(total: Array, images: tuple[Array, ...]) -> tuple[Array, None]:
-        return total + product(*images).astype(jnp.float32), None
-
-    return lax.scan(add, jnp.zeros(zero.shape), chunks)[0]
 
 
 def inner(a: Array, b: Array) -> Array:
@@ -70,7 +59,7 @@ def conv3x3_direct_backward(saved: tuple[Array, Array], dy: Array) -> tuple[Arra
     # Behind a barrier the turned kernel is one that stands in memory.
     turned = lax.optimization_barrier(jnp.swapaxes(kernel[::-1, ::-1], 2, 3))
     dx = conv_nhwc(dy, turned, 1, ((1, 1), (1, 1)))
-    return dx, add_up(product, x, dy).reshape(kernel.shape).astype(kernel.dtype)
+    return dx, add_up(product, x, dy, chunk_size(x)).reshape(kernel.shape).astype(kernel.dtype)
 
 
 conv3x3_direct.defvjp(
@@ -116,7 +105,7 @@ def conv3x3_strided_backward(saved: tuple[Array, Array], dy: Array) -> tuple[Arr
         return jnp.stack(rows, 2).reshape(n, 2 * height, 2 * width, -1)
 
     dx = lax.map(phases, in_chunks(dy, chunk_size(x))).reshape(x.shape)
-    return dx, add_up(product, x, dy).reshape(kernel.shape).astype(kernel.dtype)
+    return dx, add_up(product, x, dy, chunk_size(x)).reshape(kernel.shape).astype(kernel.dtype)
 
 
 conv3x3_strided.defvjp(

@@ -26,7 +26,7 @@ in chunks of images, which is what makes this fast.
 Source: Lavin and Gray 2016, arXiv 1509.09308. Shapes: x [B, H, W, C], kernel [3, 3, C, K].
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import reduce
 
 import jax
@@ -76,6 +76,17 @@ CHUNK_PIXELS = 2048
 def in_chunks(x: Array, chunk: int) -> Array:
     """[B, ...] -> [B / chunk, chunk, ...]."""
     return x.reshape(-1, chunk, *x.shape[1:])
+
+
+def add_up(product: Callable[[Array, Array], Array], x: Array, dy: Array, chunk: int) -> Array:
+    """The sum of product(x, dy), in float32, over chunks of images."""
+    chunks = (in_chunks(x, chunk), in_chunks(dy, chunk))
+    shape = jax.eval_shape(product, *(part[0] for part in chunks)).shape
+
+    def add(total: Array, images: tuple[Array, ...]) -> tuple[Array, None]:
+        return total + product(*images).astype(jnp.float32), None
+
+    return lax.scan(add, jnp.zeros(shape), chunks)[0]
 
 
 def combine(matrix: Matrix, parts: Sequence[Array]) -> list[Array]:
@@ -138,12 +149,10 @@ def forward(x: Array, kernel: Array, m: int, chunk: int) -> Array:
 def kernel_gradient(x: Array, dy: Array, m: int, chunk: int) -> Array:
     """The gradient [3, 3, C, K] for the kernel, from x and the gradient dy [B, H, W, K]."""
 
-    def add(total: Array, images: tuple[Array, Array]) -> tuple[Array, None]:
-        x, dy = images
-        return total + jnp.einsum("tnc,tnk->tck", input_tiles(x, m), gradient_tiles(dy, m)), None
+    def product(x: Array, dy: Array) -> Array:
+        return jnp.einsum("tnc,tnk->tck", input_tiles(x, m), gradient_tiles(dy, m))
 
-    zero = jnp.zeros(((m + 2) ** 2, x.shape[-1], dy.shape[-1]), x.dtype)
-    total, _ = lax.scan(add, zero, (in_chunks(x, chunk), in_chunks(dy, chunk)))
+    total = add_up(product, x, dy, chunk)
     g = np.asarray(KERNEL[m], np.float32)
     return jnp.einsum("ia,jb,ijck->abck", g, g, total.reshape(m + 2, m + 2, *total.shape[1:]))
 
