@@ -4,7 +4,7 @@ Sources: Jordan 2024 (airbench), arXiv 2404.00498; Page 2019, "How to train your
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -16,7 +16,7 @@ from jax import Array
 from common.batch_norm import BatchNorm
 from common.convolution import conv_nhwc
 from common.state import TrainState
-from vision.layers import CONVOLUTIONS, Pool
+from vision.layers import CONVOLUTIONS, Pool, scaled
 
 PATCH = 2  # pixels of a side
 # Added to the variances, so that filters of hardly any variance do not amplify noise.
@@ -91,7 +91,7 @@ class AirBench(nn.Module):
         x = conv_nhwc(x.astype(self.dtype), filters, 1, ((0, 1), (0, 1)))
         x = nn.gelu(x)
         for i, channels in enumerate(self.channels, 1):
-            size = max(1, round(channels * self.width))
+            size = scaled(channels, self.width)
             group = ConvGroup(size, self.conv, self.dtype, self.axis_name, name=f"group{i}")
             x = group(x, train)
         x = x.max(axis=(1, 2))
@@ -124,10 +124,13 @@ def whitening_filters(images: Array) -> Array:
     return jnp.asarray(filters, jnp.float32).reshape(PATCH, PATCH, images.shape[-1], -1)
 
 
-def whiten(state: TrainState, images: Array) -> TrainState:
-    """The state with the whitening filters of these images, if its model has any."""
+def whiten(state: TrainState, sample: Callable[[], Array]) -> TrainState:
+    """The state with the whitening filters of a sample of images, if its model has any.
+
+    `sample` gives images as `whitening_filters` takes them; for other models it is not called.
+    """
     if NAME not in state.batch_stats:
         return state
-    batch_stats = state.batch_stats | {NAME: jax.device_put(whitening_filters(images))}
+    batch_stats = state.batch_stats | {NAME: jax.device_put(whitening_filters(sample()))}
     ema = state.ema and state.ema | {"batch_stats": jax.tree.map(jnp.copy, batch_stats)}
     return dataclasses.replace(state, batch_stats=batch_stats, ema=ema)

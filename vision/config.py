@@ -30,7 +30,7 @@ class VisionConfig(TrainingConfig):
     augment: str = "standard"
     label_smoothing: float = 0.0
     tta: str = "none"  # views of a test image whose logits are averaged
-    conv: str = "auto"  # how convolutions are computed: auto (Winograd on CPUs) or xla
+    conv: str = "auto"  # how convolutions are computed: auto (fast forms on CPUs) or xla
 
 
 _SGD = {"optimizer": "nesterov", "schedule": "one_cycle", "l2": 2.5e-4}

@@ -20,6 +20,11 @@ he_normal = nn.initializers.variance_scaling(2.0, "fan_out", "truncated_normal")
 CONVOLUTIONS = {"auto": conv_general_dilated, "xla": None}
 
 
+def scaled(channels: int, width: float) -> int:
+    """Channels times the width multiplier, at least one."""
+    return max(1, round(channels * width))
+
+
 class Pool(nn.Module):
     """Max or average pooling; a module so that layer tables show it.
 

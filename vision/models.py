@@ -26,17 +26,19 @@ from common.errors import InputError
 from common.layers import Dropout
 from vision.airbench import AirBench
 from vision.config import VisionConfig
-from vision.layers import CONVOLUTIONS, GlobalPool, Pool, ZeroPadShortcut, conv_norm_of
+from vision.layers import (
+    CONVOLUTIONS,
+    GlobalPool,
+    Pool,
+    ZeroPadShortcut,
+    conv_norm_of,
+    scaled,
+)
 
 POOLS = ("max", "avg")
 SHORTCUTS = ("projection", "zero_pad")
 STEMS = ("cifar", "imagenet")
 CHOICES = {"pool": POOLS, "shortcut": SHORTCUTS, "stem": STEMS, "conv": tuple(CONVOLUTIONS)}
-
-
-def scaled(channels: int, width: float) -> int:
-    """Channels times the width multiplier, at least one."""
-    return max(1, round(channels * width))
 
 
 class CNN(nn.Module):

@@ -122,8 +122,12 @@ def make_plan(
         unit="images",
     )
     state = init_state(config, classifier, tx, init_key)
-    sample = jnp.asarray(dataset.train.images[:WHITENING_IMAGES], jnp.float32) / 255
-    return plan, whiten(state, classifier.normalise(sample))
+
+    def sample() -> Array:
+        images = jnp.asarray(dataset.train.images[:WHITENING_IMAGES], jnp.float32) / 255
+        return classifier.normalise(images)
+
+    return plan, whiten(state, sample)
 
 
 def train(config: VisionConfig, workdir: Path, *, resume: bool, command: str) -> dict[str, Any]:

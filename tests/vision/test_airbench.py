@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 from scipy.ndimage import gaussian_filter
 
 from common.state import create_state
@@ -49,7 +50,7 @@ def test_the_first_layer_is_of_the_images_and_is_not_trained():
     model = AirBench(3, channels=(4, 6, 6))
     variables = model.init(jax.random.key(0), images)
     tx = optax.sgd(0.1)
-    state = whiten(create_state(dict(variables), tx, ema=True), images)
+    state = whiten(create_state(dict(variables), tx, ema=True), lambda: images)
     filters = whitening_filters(images)
     for statistics in (state.batch_stats, state.ema["batch_stats"]):
         np.testing.assert_array_equal(statistics["whitening"], filters)
@@ -69,4 +70,4 @@ def test_the_first_layer_is_of_the_images_and_is_not_trained():
 
 def test_other_models_have_nothing_to_whiten():
     state = create_state({"params": {"a": jnp.ones(2)}}, optax.sgd(0.1))
-    assert whiten(state, make_images(2)) is state
+    assert whiten(state, lambda: pytest.fail("no sample is wanted")) is state
