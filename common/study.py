@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from common.config import check_choice
+from common.config import check_choice, read_json
 from common.errors import InputError
 
 BUDGETS = ("quick", "cpu", "full")
@@ -117,6 +117,10 @@ class Run:
     def finished(self) -> bool:
         """Whether the run has its summary, which is written last."""
         return (self.folder / "summary.json").exists()
+
+    def read_summary(self) -> dict[str, Any]:
+        """What a finished run found."""
+        return read_json(self.folder / "summary.json")
 
     @property
     def title(self) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 
 from common.plots import BLUE, GREEN, GREY, VERMILION, new_figure, shorten
 from common.study import Study, Task
+from common.study_answer import format_score
 from common.study_table import Result, Row
 
 if TYPE_CHECKING:
@@ -111,10 +112,9 @@ def draw_scores(axes: Axes, rows: Sequence[Row], baseline: str, words: str) -> N
         height=0.7,
     )
     for place, row in zip(places, rows, strict=True):
-        seeds = list(row.scores.values())
-        axes.plot(seeds, [place - 0.22] * len(seeds), "o", color=BLUE, markersize=3.5, zorder=3)
-        label = f"{row.mean:.4f}" + (f" ± {row.deviation:.4f}" if row.deviation is not None else "")
-        axes.text(0, place, f" {label}", va="center", fontsize=9)
+        scores = list(row.scores.values())
+        axes.plot(scores, [place - 0.22] * len(scores), "o", color=BLUE, markersize=3.5, zorder=3)
+        axes.text(0, place, f" {format_score(row)}", va="center", fontsize=9)
     reported = [(row.reported, place) for row, place in zip(rows, places, strict=True)]
     marked = [(value, place) for value, place in reported if value is not None]
     if marked:

@@ -1,6 +1,5 @@
 """Tells how far a study is, and how long the rest will take."""
 
-import json
 import time
 from collections.abc import Sequence
 
@@ -20,7 +19,7 @@ class StudyProgress:
         self._told = time.monotonic()
         for run in runs:
             if run.finished:  # before this session: training alone is known
-                self._seconds.setdefault(run.arm, []).append(_read_summary(run)["seconds"])
+                self._seconds.setdefault(run.arm, []).append(run.read_summary()["seconds"])
 
     @property
     def done(self) -> int:
@@ -34,7 +33,7 @@ class StudyProgress:
     def finish(self, run: Run) -> None:
         seconds = time.monotonic() - self._begun.pop(run)
         self._seconds.setdefault(run.arm, []).append(seconds)
-        score = _read_summary(run).get(self._metric)
+        score = run.read_summary().get(self._metric)
         shown = f"{self._words} {score:.4f}, " if isinstance(score, float) else ""
         say(f"[{self._place(run)}] {run.title}: {shown}{format_seconds(seconds)}{self._left()}")
 
@@ -84,10 +83,6 @@ def format_seconds(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
-
-
-def _read_summary(run: Run) -> dict:
-    return json.loads((run.folder / "summary.json").read_text())
 
 
 def _epoch(run: Run) -> int:

@@ -79,7 +79,7 @@ class Row:
 
 def read_result(run: Run, metric: str) -> Result:
     """Read a finished run."""
-    summary = json.loads((run.folder / "summary.json").read_text())
+    summary = run.read_summary()
     lines = (run.folder / "metrics.jsonl").read_text().splitlines()
     history = [json.loads(line) for line in lines]
     values = {name: v for name, v in summary.items() if isinstance(v, int | float)}
