@@ -22,7 +22,7 @@ import torch_struct
 
 from benchmarks import our_steps, torch_steps
 from benchmarks.problems import make_problem, path_score
-from benchmarks.report import Row, show
+from benchmarks.report import Row, Tables, measure
 from benchmarks.timing import time_sides
 from common.host import prepare_host
 from text import crf
@@ -195,14 +195,10 @@ def compare(B: int, T: int, K: int) -> list[Row]:
     return rows
 
 
-def main() -> dict[str, list[Row]]:
+def main() -> Tables:
     """Time everything, print it as it comes."""
     prepare_host()
-    found = {}
-    for shape in SHAPES:
-        found["B {}, T {}, K {}".format(*shape)] = compare(*shape)
-        show(*list(found.items())[-1])
-    return found
+    return measure({"B {}, T {}, K {}".format(*s): partial(compare, *s) for s in SHAPES})
 
 
 if __name__ == "__main__":

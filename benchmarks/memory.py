@@ -13,7 +13,7 @@ import math
 from typing import Any
 
 from benchmarks.process import call
-from benchmarks.report import Row, show
+from benchmarks.report import Row, Tables, measure
 
 BATCHES = (32, 128, 512)
 LENGTHS = (1024, 4096, 16384)
@@ -76,19 +76,15 @@ def crf_rows() -> list[Row]:
     return rows
 
 
-def main() -> dict[str, list[Row]]:
+def main() -> Tables:
     """Measure everything, print it as it comes."""
     B, K = SHAPE
-    questions = {
+    tables = {
         "a training step of cnn": classifier_rows,
         f"a training step of a BiLSTM-CRF, hidden {HIDDEN}, batch 1": tagger_rows,
         f"loss and gradient of a CRF, B {B}, K {K}": crf_rows,
     }
-    found = {}
-    for title, measure in questions.items():
-        found[title] = measure()
-        show(title, found[title])
-    return found
+    return measure(tables)
 
 
 if __name__ == "__main__":

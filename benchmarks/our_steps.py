@@ -14,7 +14,18 @@ import numpy as np
 import optax
 from jax import Array
 
-from benchmarks.problems import EMBEDDING, TAGS, WORDS, make_images, make_problem, make_sentences
+from benchmarks.problems import (
+    ADAM_RATE,
+    CLIP,
+    EMBEDDING,
+    MOMENTUM,
+    RATE,
+    TAGS,
+    WORDS,
+    make_images,
+    make_problem,
+    make_sentences,
+)
 from common.parallel import Devices, local_devices
 from common.state import TrainState, create_state
 from common.step import LossFn, make_train_step
@@ -23,9 +34,6 @@ from text.crf import CRFParams
 from text.models import Tagger
 from text.train import make_loss_fn
 from vision import models
-
-RATE, MOMENTUM = 0.05, 0.9  # of Nesterov SGD, for classifiers
-ADAM_RATE, CLIP = 1e-3, 5.0  # for taggers
 
 
 class Task(NamedTuple):

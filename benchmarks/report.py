@@ -7,7 +7,7 @@ import platform
 import shlex
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -110,6 +110,15 @@ def show(title: str, rows: Sequence[Row]) -> None:
         first, *rest = (cell.ljust(w) if i == 0 else cell.rjust(w)
                         for i, (cell, w) in enumerate(zip(line, widths, strict=True)))  # fmt: skip
         print("  ".join([first, *rest]).rstrip(), flush=True)
+
+
+def measure(tables: Mapping[str, Callable[[], Sequence[Row]]]) -> Tables:
+    """Make every table, by title, and print each as it comes."""
+    found: dict[str, Sequence[Row]] = {}
+    for title, make in tables.items():
+        found[title] = make()
+        show(title, found[title])
+    return found
 
 
 def save(path: Path, tables: Mapping[str, Tables], seconds: Mapping[str, float]) -> None:

@@ -18,7 +18,7 @@ from benchmarks import our_steps
 from benchmarks.depth import depth
 from benchmarks.problems import make_problem
 from benchmarks.process import call
-from benchmarks.report import Row, show
+from benchmarks.report import Row, Tables, measure
 from benchmarks.timing import time_sides
 from common.host import prepare_host
 from common.parallel import local_devices
@@ -122,7 +122,7 @@ def seed_rows(task: our_steps.Task) -> list[Row]:
     return rows
 
 
-def main() -> dict[str, list[Row]]:
+def main() -> Tables:
     """Measure everything, print it as it comes."""
     prepare_host()
     hidden, length = TAGGER
@@ -141,11 +141,7 @@ def main() -> dict[str, list[Row]]:
         ),
         "seeds: cnn_b, batch 32": lambda: seed_rows(our_steps.classifier("cnn_b", 32)),
     }
-    found = {}
-    for title, measure in tables.items():
-        found[title] = measure()
-        show(title, found[title])
-    return found
+    return measure(tables)
 
 
 if __name__ == "__main__":

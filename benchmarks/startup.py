@@ -22,7 +22,7 @@ from typing import Any
 from unittest import mock
 
 from benchmarks.process import ROOT, call, time_python
-from benchmarks.report import Row, show
+from benchmarks.report import Row, Tables, measure
 
 ROUNDS = 3
 FIRST_STEP = 10  # the exit status that says that the first step was made
@@ -168,7 +168,7 @@ def loading_rows() -> list[Row]:
     return rows
 
 
-def main() -> dict[str, list[Row]]:
+def main() -> Tables:
     """Time everything, print it as it comes."""
     tables: dict[str, Callable[[], list[Row]]] = {
         "help": lambda: [help_row()],
@@ -177,11 +177,7 @@ def main() -> dict[str, list[Row]]:
         ],
         "loading data": loading_rows,
     }
-    found = {}
-    for title, measure in tables.items():
-        found[title] = measure()
-        show(title, found[title])
-    return found
+    return measure(tables)
 
 
 if __name__ == "__main__":

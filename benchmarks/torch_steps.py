@@ -11,12 +11,19 @@ import torchcrf
 from torch import nn
 from torch.nn import functional as F
 
-from benchmarks.problems import TAGS, make_images, make_problem, make_sentences
+from benchmarks.problems import (
+    ADAM_RATE,
+    CLIP,
+    MOMENTUM,
+    RATE,
+    TAGS,
+    make_images,
+    make_problem,
+    make_sentences,
+)
 from benchmarks.torch_models import Packed, TorchCNN, TorchResNet18
 
 NETWORKS: dict[str, Callable[[], nn.Module]] = {"cnn": TorchCNN, "resnet18": TorchResNet18}
-RATE, MOMENTUM = 0.05, 0.9  # of Nesterov SGD, for classifiers
-ADAM_RATE, CLIP = 1e-3, 5.0  # for taggers
 
 
 class ClassifierStep:
