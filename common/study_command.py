@@ -26,7 +26,7 @@ from common.study import (
 from common.study_file import read_study
 from common.study_page import write_page
 from common.study_progress import StudyProgress
-from common.study_report import make_report, write_csv, write_figures, write_markdown
+from common.study_report import Report, make_report, write_csv, write_figures, write_markdown
 from common.study_runs import Runner, locked
 from common.study_table import read_result
 from common.writer import say
@@ -89,20 +89,31 @@ def run_study(
             command=command,
         )
         if report.rows:
-            write_csv(folder / "study.csv", report)
-            write_figures(folder, report)
-            write_markdown(folder / "study.md", report)
-            write_page(folder / "study.html", report)
-            say(f"\n{report.answer}\n\neverything: {folder / 'study.html'}")
+            _write(folder, report)
+    _check_end(report, runs)
+    shutil.rmtree(folder / "compiled", ignore_errors=True)  # large, and of no more use
+
+
+def _write(folder: Path, report: Report) -> None:
+    """Every file of a study, and the answer for the person."""
+    write_csv(folder / "study.csv", report)
+    write_figures(folder, report)
+    write_markdown(folder / "study.md", report)
+    write_page(folder / "study.html", report)
+    say(f"\n{report.answer}\n\neverything: {folder / 'study.html'}")
+
+
+def _check_end(report: Report, runs: Sequence[Run]) -> None:
+    """Raise an error for failed runs, or where none has the metric."""
+    failures = report.failures
     if not report.rows and not failures:
-        raise InputError(f"no run has {study.metric}: it needs --val_fraction above 0")
+        raise InputError(f"no run has {report.study.metric}: it needs --val_fraction above 0")
     if failures:
         run, reason = next(iter(failures.items()))
         raise FailedRunsError(
             f"{len(failures)} of {len(runs)} runs failed, first {run.title}: {reason} "
             f"({run.log}); the same command tries them again"
         )
-    shutil.rmtree(folder / "compiled", ignore_errors=True)  # large, and of no more use
 
 
 def _check_launcher(launcher: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
