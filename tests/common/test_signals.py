@@ -8,6 +8,14 @@ import pytest
 from common.signals import StopRequest
 
 
+@pytest.fixture(autouse=True)
+def default_handlers():
+    """Python's own, also where the tests run in the background, whose shell ignores Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("number", StopRequest.SIGNALS)
 def test_the_first_signal_is_a_request(number, capfd):
     with StopRequest() as stop:
