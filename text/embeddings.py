@@ -27,12 +27,14 @@ class Vectors:
         words: N of them.
         matrix: float32 [N, D]; 0 where no form of the word is known.
         found: bool [N].
+        exact: bool [N], found as it is written.
     """
 
     name: str
     words: tuple[str, ...]
     matrix: np.ndarray
     found: np.ndarray
+    exact: np.ndarray
 
     def coverage(self, counts: Mapping[str, int]) -> str:
         """A line on how many of the words counted, and of their tokens, were found.
@@ -80,12 +82,13 @@ def look_up(
     """The vectors of `words`, from table [*, D] whose rows the mapping knows."""
     matrix = np.zeros((len(words), dimension), np.float32)
     found = np.zeros(len(words), bool)
+    exact = np.array([word in rows for word in words], bool)
     for number, word in enumerate(words):
         for form in fallback_forms(word):
             if form in rows:
                 matrix[number], found[number] = table[rows[form]], True
                 break
-    return Vectors(name, words, matrix, found)
+    return Vectors(name, words, matrix, found, exact)
 
 
 class Source(NamedTuple):
@@ -178,6 +181,7 @@ def concatenate(parts: Sequence[Vectors]) -> Vectors:
         parts[0].words,
         np.concatenate([part.matrix for part in parts], axis=1),
         np.any([part.found for part in parts], axis=0),
+        np.any([part.exact for part in parts], axis=0),
     )
 
 

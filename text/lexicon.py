@@ -9,7 +9,8 @@ The word tables of V words, of which word 0 is padding:
 
 Row 0 of the learnt embedding is the unknown word. With trained embeddings every training word
 has its own row, whose first value is its vector; with frozen ones there is no other row. A word
-that training never saw has its pre-trained vector in both cases.
+that training never saw has its pre-trained vector in both cases, but for one whose vector is
+another form's ("Keyboard", of which only "keyboard" has one): it takes that form's trained row.
 """
 
 from dataclasses import dataclass
@@ -64,7 +65,8 @@ class Lexicon:
         if self.vectors.dimension:
             return self.vectors.lookup(words)
         zeros = np.zeros((len(words), self.size), np.float32)
-        return Vectors("random", words, zeros, np.zeros(len(words), bool))
+        none = np.zeros(len(words), bool)
+        return Vectors("random", words, zeros, none, none)
 
     def tables(self, vectors: Vectors) -> dict[str, np.ndarray]:
         """The word tables of what was looked up."""
@@ -96,7 +98,7 @@ class Lexicon:
         rows = np.where(vectors.found, -1, UNKNOWN_ROW).astype(np.int32)
         if self.trained:
             for place, word in enumerate(vectors.words):
-                forms = (word,) if vectors.found[place] else fallback_forms(word)
+                forms = (word,) if vectors.exact[place] else fallback_forms(word)
                 known = (self._training_rows[form] for form in forms if form in self._training_rows)
                 rows[place] = next(known, rows[place])
         return rows

@@ -88,7 +88,8 @@ class PackedVectors:
         words = tuple(words)
         if not self._parts:
             empty = np.zeros((len(words), 0), np.float32)
-            return Vectors("random", words, empty, np.zeros(len(words), bool))
+            none = np.zeros(len(words), bool)
+            return Vectors("random", words, empty, none, none)
         return concatenate([part(words) for part in self._parts])
 
 
@@ -136,7 +137,7 @@ class _PartlyPacked:
 
     def __init__(self, packed: LookUp, read: LookUp):
         self._packed, self._read = packed, read
-        self._known: dict[str, tuple[np.ndarray, bool]] = {"": (np.zeros(1), False)}
+        self._known: dict[str, tuple[np.ndarray, bool, bool]] = {"": (np.zeros(1), False, False)}
 
     def __call__(self, words: tuple[str, ...]) -> Vectors:
         vectors = self._packed(words)
@@ -144,10 +145,11 @@ class _PartlyPacked:
         asked = {words[place] for place in open_places} - self._known.keys()
         if asked:
             more = self._read(tuple(asked))
-            pairs = zip(more.matrix, more.found, strict=True)
-            self._known.update(zip(more.words, pairs, strict=True))
+            entries = zip(more.matrix, more.found, more.exact, strict=True)
+            self._known.update(zip(more.words, entries, strict=True))
         for place in open_places:
-            vectors.matrix[place], vectors.found[place] = self._known[words[place]]
+            row = self._known[words[place]]
+            vectors.matrix[place], vectors.found[place], vectors.exact[place] = row
         return vectors
 
 

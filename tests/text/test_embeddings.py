@@ -94,6 +94,7 @@ def test_the_first_form_that_is_known_wins(write, tmp_path, first, packed):
     np.testing.assert_array_equal(vectors.matrix, [expected, np.zeros(4)])
     assert vectors.matrix.dtype == np.float32
     assert vectors.found.tolist() == [first < len(FORMS), False]
+    assert vectors.exact.tolist() == [first == 0, False]
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -157,7 +158,7 @@ def test_concatenation_refuses_other_words(write):
 def test_coverage_counts_types_and_tokens():
     words = tuple(f"w{number}" for number in range(1200))
     found = np.arange(1200) % 4 != 0
-    vectors = Vectors("glove", words, np.zeros((1200, 2), np.float32), found)
+    vectors = Vectors("glove", words, np.zeros((1200, 2), np.float32), found, found)
     counts = Counter({word: 1 + 2 * bool(hit) for word, hit in zip(words, found, strict=True)})
     vectors = dataclasses.replace(vectors, words=(*words, "of another text"))
     vectors = dataclasses.replace(vectors, found=np.append(found, True))
@@ -166,7 +167,7 @@ def test_coverage_counts_types_and_tokens():
 
 
 def test_coverage_of_nothing():
-    vectors = Vectors("glove", (), np.zeros((0, 2), np.float32), np.zeros(0, bool))
+    vectors = Vectors("glove", (), np.zeros((0, 2), np.float32), *np.zeros((2, 0), bool))
     assert vectors.coverage({}) == "glove: 0.0 % of 0 word types, 0.0 % of tokens"
 
 

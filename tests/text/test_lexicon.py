@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from text.embeddings import Vectors
+from text.embeddings import look_up as look_up_in
 from text.lexicon import make_lexicon
 from text.vocab import Vocabulary
 
@@ -19,9 +19,9 @@ class FewVectors:
 
     def lookup(self, words):
         self.calls += 1
-        words = tuple(words)
-        matrix = np.array([self.known.get(word, [0, 0]) for word in words], np.float32)
-        return Vectors("few", words, matrix, np.array([word in self.known for word in words]))
+        rows = {word: row for row, word in enumerate(self.known)}
+        table = np.array(list(self.known.values()), np.float32)
+        return look_up_in("few", tuple(words), rows, table, self.dimension)
 
 
 def make(trained, known=VECTORS, **changes):
@@ -50,6 +50,13 @@ def test_trained_embeddings_have_a_row_for_every_training_word():
     assert lexicon.learnt_words == 5
     # keys has a vector though training never saw it; WUGS and THE are read as they were seen.
     assert rows == [1, 2, 3, 4, -1, 0, 3, 1, 0] and vectors[4] == [1.0, 3.0]
+
+
+def test_a_word_with_the_vector_of_another_form_takes_its_trained_row():
+    lexicon = make(trained=True, known=VECTORS | {"SCREEN": [4.0, 4.0]})
+    rows, vectors = look_up(lexicon, "screen", "SCREEN", "Keys")
+    assert rows[4:] == [2, -1, -1]  # SCREEN has a vector of its own, keys no trained row
+    assert vectors[5:] == [[4.0, 4.0], VECTORS["keys"]]
 
 
 def test_without_vectors_embeddings_are_trained():
