@@ -1,6 +1,7 @@
 # Everything runs in .venv, which the first target that needs it makes.
 #   make demo   train ResNet-18 on the embedded digits, a few minutes on 2 CPU cores
 #   make test   the tests;  make lint  format, lint and types
+#   make test-studies  every known study with small runs, which takes longer
 #   make bench  speed against the peers (installs PyTorch), as ratios
 
 # A newer Python has a newer, on CPUs faster jax: make PYTHON=python3.13 demo
@@ -10,13 +11,16 @@ REQUIREMENTS ?= requirements-cpu.txt
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test lint bench format clean
+.PHONY: demo test test-studies lint bench format clean
 
 demo: $(VENV)/installed
 	$(RUN) launch.py --task=cifar --model=resnet18 --dataset=digits
 
 test: $(VENV)/installed
 	$(RUN) -m pytest -n 2
+
+test-studies: $(VENV)/installed
+	$(RUN) -m pytest -n 2 -m studies
 
 lint: $(VENV)/installed
 	$(VENV)/bin/ruff format --check .

@@ -1,6 +1,7 @@
 """`launch.py --study=...`: list, check, run, compare, write."""
 
 import dataclasses
+import shlex
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ from common.study import (
     make_runs,
     resolve_arms,
     slug,
+    to_flags,
 )
 from common.study_file import read_study
 from common.study_page import write_page
@@ -76,7 +78,8 @@ def run_study(
     if missing:
         say(missing)
     with locked(folder) as lock:
-        _note_study(folder, study, arms, command)
+        _note_study(folder, study, arms)
+        run_folder.note_command(folder, command)
         failures = _train(study, task, runs, folder, launcher["jobs"] or 1, program, lock)
         report = make_report(
             study,
@@ -87,11 +90,23 @@ def run_study(
             results=[read_result(run, study.metric) for run in runs if run.finished],
             failures=failures,
             command=command,
+            full_command=_full_command(study, name, launcher, settings),
         )
         if report.rows:
             _write(folder, report)
+            _note_study(folder, study, arms, answer=report.answer)
     _check_end(report, runs)
     shutil.rmtree(folder / "compiled", ignore_errors=True)  # large, and of no more use
+
+
+def _full_command(
+    study: Study, budget: str, launcher: Mapping[str, Any], settings: Mapping[str, Any]
+) -> str:
+    """What runs a known study at its own size; "" where that is done, or for a study of a file."""
+    if budget in ("", "full"):
+        return ""
+    chosen = {"study": study.name, "budget": "full", "vectors": launcher["vectors"], **settings}
+    return shlex.join(["python", "launch.py", *to_flags(chosen)])
 
 
 def _write(folder: Path, report: Report) -> None:
@@ -206,12 +221,11 @@ def _check_folder(folder: Path, study: Study, arms: Mapping[str, Mapping[str, An
 
 
 def _note_study(
-    folder: Path, study: Study, arms: Mapping[str, Mapping[str, Any]], command: str
+    folder: Path, study: Study, arms: Mapping[str, Mapping[str, Any]], **answer: str
 ) -> None:
-    """Write what the study is, and what was typed."""
+    """Write what the study is, and the answer when there is one."""
     content = {"study": study.name, "task": study.task, "question": study.question, "arms": arms}
-    configs.write_json(folder / "study.json", content)
-    run_folder.note_command(folder, command)
+    configs.write_json(folder / "study.json", content | answer)
 
 
 def _train(

@@ -80,6 +80,8 @@ def _arms(report: Report) -> Iterable[str]:
         yield f"<pre>{escape(report.arm_command(arm))}</pre></section>"
     yield "</div>"
     yield f"<h2>Repeat</h2>\n<pre>{escape(report.command)}</pre>"
+    if report.full_command:
+        yield f"<p>At the report's own size:</p>\n<pre>{escape(report.full_command)}</pre>"
 
 
 def _settings(settings: dict) -> str:

@@ -30,6 +30,7 @@ class Report:
         rows: the table.
         failures: by run, why it failed.
         command: what was typed.
+        full_command: what runs the study at the report's own size, "" if that was typed.
     """
 
     study: Study
@@ -41,6 +42,7 @@ class Report:
     rows: Sequence[Row]
     failures: Mapping[Run, str]
     command: str
+    full_command: str = ""
 
     @property
     def answer(self) -> str:
@@ -99,11 +101,12 @@ def make_report(
     results: Sequence[Result],
     failures: Mapping[Run, str],
     command: str,
+    full_command: str = "",
 ) -> Report:
     """Args as of `Report`, whose table this makes."""
     rows = make_table(study, results)
     notes = tuple(note for note in notes if note)
-    return Report(study, task, arms, budget, notes, results, rows, failures, command)
+    return Report(study, task, arms, budget, notes, results, rows, failures, command, full_command)
 
 
 def table_cells(report: Report) -> tuple[list[str], list[list[str]]]:
@@ -171,7 +174,10 @@ def write_markdown(path: Path, report: Report) -> None:
     if report.failures:
         lines += ["## Failed runs", ""]
         lines += [f"- {run.title}: {reason}" for run, reason in report.failures.items()] + [""]
-    lines += ["## Repeat", "", f"    {report.command}", "", "or an arm by itself:", ""]
+    lines += ["## Repeat", "", f"    {report.command}", ""]
+    if report.full_command:
+        lines += ["at the report's own size:", "", f"    {report.full_command}", ""]
+    lines += ["or an arm by itself:", ""]
     for arm in report.arms:
         lines += [f"- {arm}", "", f"      {report.arm_command(arm)}", ""]
     path.write_text("\n".join(lines), encoding="utf-8")

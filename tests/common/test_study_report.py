@@ -20,7 +20,7 @@ def report():
     arms = {arm: {"epochs": 2, "label": "</pre>", **own} for arm, own in STUDY.arms.items()}
     return make_report(
         STUDY, TASK, arms, budget="quick", notes=("small <data>", ""), results=make_results(),
-        failures={}, command="python launch.py --study='<x>'",
+        failures={}, command="python launch.py --study='<x>'", full_command="x --budget=full",
     )  # fmt: skip
 
 
@@ -63,7 +63,7 @@ def test_the_page_is_complete_escaped_and_alone(tmp_path, report):
     assert {a.get("scope") for tag, a in page.tags if tag == "th"} == {"col", "row"}
     for said in (
         STUDY.question, report.answer, "two | 2", "small <data>", "report <T>", "</pre>",
-        "--rate=1.0", report.command, "rate 2.0",
+        "--rate=1.0", report.command, report.full_command, "rate 2.0",
     ):  # fmt: skip
         assert said in page.text
 
@@ -75,6 +75,7 @@ def test_the_markdown_has_the_table_and_the_commands(tmp_path, report):
     assert len(rows) == 5 and len({row.replace("\\|", "").count("|") for row in rows}) == 1
     assert "| one <b> | 0.6000 ± 0.0300 | +0.1000 |" in text and "| two \\| 2 | 0.4000 |" in text
     assert "python launch.py --task=toy --epochs=2" in text and report.answer in text
+    assert report.full_command in text
 
 
 def test_the_csv_is_exact(tmp_path, report):

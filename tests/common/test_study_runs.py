@@ -223,4 +223,6 @@ def test_a_run_that_can_be_repeated_by_its_command(tmp_path):
     call(tmp_path / "s", seeds=1)
     saved = json.loads((tmp_path / "s" / "study.json").read_text())
     assert saved["arms"]["half"] == {"epochs": 2, "rate": 0.5}
+    text = (tmp_path / "s" / "study.md").read_text()
+    assert saved["answer"] in text and f"--study={STUDY.name} --budget=full" in text
     assert starts(tmp_path / "s") == {"half/seed0": 1, "one-b/seed0": 1, "two-2/seed0": 1}
