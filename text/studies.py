@@ -2,8 +2,8 @@
 
 Adding a study is adding an entry. `quick` is for a first look at the embedded reviews, `cpu` for
 SemEval on two cores, `full` the report's own epochs, which for text are mostly the same. The
-times behind the sizes: on laptop14 the default's 12 epochs take 60 s on one core, report A's 20
-epochs 4 minutes on two.
+times behind the sizes: on laptop14 the default's 12 epochs take 60 s on one core, with one layer
+half of that, report A's 20 epochs 6 minutes on one core, and a quarter of its width 1 minute.
 """
 
 from functools import partial
@@ -54,6 +54,7 @@ def _budgets(
 
 
 _SHORT_A = {"embedding_size": 50, "epochs": 6}
+_QUARTER_A, _NOTE_QUARTER = {"hidden_size": "128"}, "A quarter of report A's hidden size."
 _LENGTHS = {35: 5, 50: 7, 100: 14, 500: 67}  # epochs of about 400 steps on laptop14, by batch
 
 _REPORT_A = [
@@ -69,7 +70,16 @@ _REPORT_A = [
         },
         baseline="report A",
         metric="test/keyword_f1",
-        budgets=_budgets({"hidden_size": "64", "epochs": 6}),
+        budgets={
+            "quick": Budget({"hidden_size": "64", "epochs": 6}, note=_DEMO, comparable=False),
+            "cpu": Budget(
+                {"hidden_size": "256"},
+                {"our default with CRF": {"hidden_size": "128,128"}},
+                note="Half of report A's hidden size.",
+                needs_data=True,
+            ),
+            "full": Budget(needs_data=True),
+        },
         reported={"report A": 0.667},
         shown=("test/exact_f1", "test/token_f1"),
         note="The report's 0.886 is of its small validation set.",
@@ -93,7 +103,7 @@ _REPORT_A = [
                 note=f"{_DEMO} They are fewer than 500, so that batch 500 is left out.",
                 comparable=False,
             ),
-            "cpu": Budget(needs_data=True),
+            "cpu": Budget(_QUARTER_A, note=_NOTE_QUARTER, needs_data=True),
             "full": Budget(needs_data=True),
         },
         shown=("test/exact_f1",),
@@ -121,7 +131,7 @@ _REPORT_A = [
         arms={f"{epochs} epochs": {"epochs": epochs} for epochs in (2, 5, 10, 20, 30)},
         baseline="30 epochs",
         metric="test/keyword_f1",
-        budgets=_budgets({"embedding_size": 50, "hidden_size": "64"}),
+        budgets=_budgets({"embedding_size": 50, "hidden_size": "64"}, _QUARTER_A, _NOTE_QUARTER),
         shown=("test/exact_f1", "gap/loss"),
         note="Each arm is scored at its last epoch. The report says: stable after 30.",
     ),
@@ -184,6 +194,7 @@ _REPORT_B = [
 
 _CRF = {"crf": True}
 _SMALL = {"epochs": 4, "hidden_size": "64"}
+_ONE_LAYER = {"hidden_size": "128"}, "One layer of 128 where the default has two."
 
 _FURTHER = [
     _study(
@@ -206,7 +217,7 @@ _FURTHER = [
             },
         },
         baseline="GloVe",
-        budgets=_budgets(_SMALL),
+        budgets=_budgets(_SMALL, *_ONE_LAYER),
         note="The random ones are trained. Domain vectors are those of --vectors=FILE.",
         metric="test/exact_f1",
     ),
@@ -221,7 +232,7 @@ _FURTHER = [
             "two classes": {"tags": "io"},
         },
         baseline="BIO",
-        budgets=_budgets(_SMALL),
+        budgets=_budgets(_SMALL, *_ONE_LAYER),
         metric="test/exact_f1",
     ),
     _study(
@@ -234,7 +245,7 @@ _FURTHER = [
             "CRF": {"crf": True},
         },
         baseline="softmax",
-        budgets=_budgets(_SMALL),
+        budgets=_budgets(_SMALL, *_ONE_LAYER),
         shown=("test/token_f1",),
         metric="test/exact_f1",
     ),
@@ -250,7 +261,7 @@ _FURTHER = [
             "word shapes": {"word_shapes": True},
         },
         baseline="words alone",
-        budgets=_budgets(_SMALL),
+        budgets=_budgets(_SMALL, *_ONE_LAYER),
         metric="test/exact_f1",
     ),
     _study(
@@ -260,7 +271,7 @@ _FURTHER = [
         base=_CRF,
         arms={f"{share:.0%}": {"train_fraction": share} for share in (0.1, 0.25, 0.5, 1.0)},
         baseline="100%",
-        budgets=_budgets(_SMALL),
+        budgets=_budgets(_SMALL, *_ONE_LAYER),
         note="Epochs are equal, so that fewer sentences are fewer steps too.",
         metric="test/exact_f1",
     ),
