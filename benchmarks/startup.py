@@ -45,7 +45,7 @@ def first_step(*arguments: str) -> None:
     from common import loop
 
     class FirstStep(loop.EpochBar):
-        def step(self, means: dict[str, float]) -> None:
+        def step(self, *_: object) -> None:
             os._exit(FIRST_STEP)
 
     sys.argv = ["launch.py", *arguments]

@@ -26,9 +26,12 @@ def an_accelerator(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
 
 
-def lower(plan, state):
-    """The train step's program for each platform."""
-    traced = plan.train_step.trace(state, plan.data, plan.epoch_batches(0)[0], plan.key)
+def lower(plan, state, chunk=False):
+    """The program of the train step, or of a chunk of two, for each platform."""
+    step, rows = plan.train_step, plan.epoch_batches(0)[0]
+    if chunk:
+        step, rows = plan.train_chunk, plan.devices.shard_steps([rows, rows])
+    traced = step.trace(state, plan.data, rows, plan.key)
     return [traced.lower(lowering_platforms=(name,)).as_text() for name in ("cuda", "tpu")]
 
 
@@ -66,12 +69,13 @@ def check(program, precision):
 def test_images(tmp_path, model, precision, convolutions, dense):
     flags = {"model": model, "width": 0.5, "batch_size": BATCH, "precision": precision}
     plan, state, _ = vision.prepare(tmp_path / "run", vision.make_dataset(), **flags)
-    for program in lower(plan, state):
+    loops = dict.fromkeys(lower(plan, state), 0) | dict.fromkeys(lower(plan, state, chunk=True), 1)
+    for program, expected in loops.items():
         names = check(program, precision)
         # Each has a forward and two backward, but for the images, which need no gradient.
         assert names.count("convolution") == 3 * convolutions - 1
         assert names.count("dot_general") == 3 * dense
-        assert "stablehlo.while" not in program
+        assert program.count("stablehlo.while") == expected  # over the steps, nothing else
         # Kernels of dense layers are transposed, but no activation: those have four axes, or
         # the batch for their first.
         for _, [shape], _ in read(program, "transpose"):
