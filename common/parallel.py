@@ -16,6 +16,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceShardin
 
 from common.errors import InputError
 from common.host import has_matrix_units, onednn_is_used, prepare_host
+from common.program_cache import keep_programs
 
 AXIS = "devices"
 # Steps of one program on an accelerator: they hide the host's work, and still end in seconds.
@@ -121,7 +122,9 @@ def local_devices(count: int = 0) -> Devices:
     found = jax.local_devices()
     if count < 0 or count > len(found):
         raise InputError(f"--devices={count}: this machine has {len(found)}; 0 means all")
-    return Devices(tuple(found[: count or len(found)]))
+    devices = Devices(tuple(found[: count or len(found)]))
+    keep_programs(devices.on_cpu)
+    return devices
 
 
 def default_is_cpu() -> bool:
