@@ -3,9 +3,9 @@
     python -m benchmarks.startup
 
 A first step is timed from the start of a process of `launch.py` to the end of that step. As a
-user has it, the decoded images are in the array cache (vision/array_cache.py) and programs are
-compiled anew; beside it with every cache empty (once), and with JAX's compilation cache filled, by
-JAX_COMPILATION_CACHE_DIR (which by JAX's default keeps what took a second to compile).
+user has it who changes a model, the decoded images are in the array cache (vision/array_cache.py)
+and programs are compiled anew; beside it with every cache empty (once), and with the compilation
+cache filled (common/program_cache.py), as on a second start.
 PyTorch's process imports it, reads the same cached digits, and trains the same network one step
 of as many images. Loading is timed inside a fresh process; the system's own cache of files is
 warm.
@@ -45,7 +45,7 @@ def first_step(*arguments: str) -> None:
     from common import loop
 
     class FirstStep(loop.EpochBar):
-        def step(self, means: dict[str, float]) -> None:
+        def step(self, *_: object) -> None:
             os._exit(FIRST_STEP)
 
     sys.argv = ["launch.py", *arguments]

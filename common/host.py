@@ -1,4 +1,5 @@
-"""What the host is told before JAX starts: how to keep memory, and which CPU library to use."""
+"""What the host is told before JAX starts: how to keep memory, which CPU library to use; and what
+the host tells: where caches are, what its processor can do."""
 
 import ctypes
 import os
@@ -49,6 +50,15 @@ def use_onednn() -> None:
     flags = os.environ.get("XLA_FLAGS", "")
     if version >= FIRST_WITH_ONEDNN and ONEDNN_FLAG not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} {ONEDNN_FLAG}=true".strip()
+
+
+def cache_root() -> Path:
+    """What may be deleted at any time: $ATHANOR_CACHE, $XDG_CACHE_HOME/athanor, ~/.cache/athanor."""
+    root = os.environ.get("ATHANOR_CACHE")
+    if not root:
+        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        root = str(Path(base) / "athanor")
+    return Path(root).expanduser()
 
 
 def has_matrix_units(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:

@@ -3,12 +3,13 @@
 import math
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import Array
 
@@ -31,6 +32,8 @@ class Plan:
 
     Attributes:
         train_step: compiled, (state, data, rows, key) -> (state, sums).
+        train_chunk: compiled, the same for the rows of `chunk_steps` steps at a time; what an
+            epoch leaves goes step by step, as all does if `chunk_steps` is 1.
         data: the training arrays, on the devices.
         epoch_batches: epoch, from 0 -> the rows of each of its steps; of that number alone.
         key: the key of training, on the devices.
@@ -56,6 +59,8 @@ class Plan:
     steps_per_epoch: int
     batch_size: float
     select: str | None
+    train_chunk: Callable[..., tuple[TrainState, dict[str, Array]]] | None = None
+    chunk_steps: int = 1
     patience: int = 0
     checkpoint_seconds: float = 600.0
     unit: str = "examples"
@@ -87,22 +92,22 @@ class _Stopwatch:
         self._shapes: set[tuple] = set()
 
     def start(self) -> None:
-        """Count from the next finished step on."""
-        self._last = math.nan
+        """Tell that steps begin."""
+        self._last = time.monotonic()
 
     def expect(self, rows: Rows) -> None:
         """Tell the rows of the step to come."""
         shapes = tuple(array.shape for array in rows.values())
         if shapes not in self._shapes:
             self._shapes.add(shapes)
-            self.start()
+            self._last = math.nan
 
-    def tick(self) -> None:
-        """Tell that a step is finished."""
+    def tick(self, steps: int) -> None:
+        """Tell that so many steps are finished."""
         now = time.monotonic()
         if not math.isnan(self._last):
             self._progress.seconds += now - self._last
-            self._progress.steps_timed += 1
+            self._progress.steps_timed += steps
         self._last = now
 
 
@@ -176,37 +181,40 @@ def _is_stale(plan: Plan, progress: Progress) -> bool:
 def _train_epoch(
     state: TrainState, plan: Plan, progress: Progress, clock: _Stopwatch, stop: StopRequest
 ) -> TrainState:
-    """The rest of the current epoch, step by step."""
+    """The rest of the current epoch, in chunks of steps and single ones."""
     epoch, devices = progress.epoch, plan.devices
-    step = int(devices.unreplicate(state.step))
+    finished = int(devices.unreplicate(state.step))
     batches = plan.epoch_batches(epoch)
     pending: deque[dict[str, Array]] = deque()
     title = f"epoch {epoch + 1}/{plan.epochs}"
-    first = step - epoch * plan.steps_per_epoch
+    done = finished - epoch * plan.steps_per_epoch
     saved = time.monotonic()
 
     def absorb(keep: int) -> None:
-        """Add all but the newest `keep` sums to the progress."""
+        """Add all but the newest `keep` sums, each of a step or a chunk, to the progress."""
+        nonlocal finished
         while len(pending) > keep:
-            sums = devices.unreplicate(pending.popleft())
-            progress.sums = metrics.add(progress.sums, sums)
-            clock.tick()
-            if not math.isfinite(progress.sums["loss"]):
-                raise _diverged(f"the loss of step {step - len(pending)}", plan)
-            bar.step(metrics.means(progress.sums))
+            sums = jax.device_get(devices.unreplicate(pending.popleft()))
+            steps = list(zip(*map(np.ravel, sums.values()), strict=True))
+            for step in steps:
+                progress.sums = metrics.add(progress.sums, dict(zip(sums, step, strict=True)))
+                finished += 1
+                if not math.isfinite(progress.sums["loss"]):
+                    raise _diverged(f"the loss of step {finished}", plan)
+            clock.tick(len(steps))
+            bar.step(metrics.means(progress.sums), len(steps))
 
-    with EpochBar(title, plan.steps_per_epoch, first, plan.unit, plan.batch_size) as bar:
+    with EpochBar(title, plan.steps_per_epoch, done, plan.unit, plan.batch_size) as bar:
         clock.start()
-        for batch in range(first, plan.steps_per_epoch):
-            rows = batches[batch]
+        while done < plan.steps_per_epoch:
+            run_steps, rows = _next_steps(plan, batches[done:])
             clock.expect(rows)
-            state, sums = plan.train_step(state, plan.data, devices.shard(rows), plan.key)
-            step += 1
+            state, sums = run_steps(state, plan.data, rows, plan.key)
+            done += plan.chunk_steps if run_steps is plan.train_chunk else 1
             pending.append(sums)
             absorb(keep=LAG)
-            last = batch + 1 == plan.steps_per_epoch
             overdue = time.monotonic() - saved > plan.checkpoint_seconds
-            if not last and (stop.number is not None or overdue):
+            if done < plan.steps_per_epoch and (stop.number is not None or overdue):
                 absorb(keep=0)
                 _save("latest", state, plan, progress)
                 saved = time.monotonic()
@@ -214,6 +222,13 @@ def _train_epoch(
                     raise _stopped(stop.number, plan, progress)
         absorb(keep=0)
     return state
+
+
+def _next_steps(plan: Plan, batches: Sequence[Rows]) -> tuple[Callable, Rows]:
+    """What runs the first of these batches, a chunk if there are enough, and their rows."""
+    if plan.train_chunk is not None and 1 < plan.chunk_steps <= len(batches):
+        return plan.train_chunk, plan.devices.shard_steps(batches[: plan.chunk_steps])
+    return plan.train_step, plan.devices.shard(batches[0])
 
 
 def _finish_epoch(state: TrainState, plan: Plan, progress: Progress) -> None:

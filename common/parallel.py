@@ -5,7 +5,7 @@ device once; a batch is then a few rows of indices, cut over the devices, and ea
 gathers its own examples.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +16,11 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceShardin
 
 from common.errors import InputError
 from common.host import has_matrix_units, onednn_is_used, prepare_host
+from common.program_cache import keep_programs
 
 AXIS = "devices"
+# Steps of one program on an accelerator: they hide the host's work, and still end in seconds.
+CHUNK = 50
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,20 @@ class Devices:
             return batch
         return {k: v.reshape(self.count, -1, *v.shape[1:]) for k, v in batch.items()}
 
+    def shard_steps(self, batches: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        """`shard` for several steps: [S, B, ...], cut into [devices, S, B / devices, ...]."""
+        parts = [self.shard(batch) for batch in batches]
+        axis = 0 if self.count == 1 else 1
+        return {name: np.stack([part[name] for part in parts], axis) for name in parts[0]}
+
+    def chunk_steps(self, steps: int) -> int:
+        """How many of an epoch's steps of one shape to make at a time, by `step.scan_steps`.
+
+        An accelerator then never waits for the host. A CPU does not either, as the host is the
+        CPU: there it is 1.
+        """
+        return 1 if self.on_cpu else steps // -(-steps // CHUNK)
+
     def unshard(self, array: Any) -> np.ndarray:
         """Undo `shard`, on the host."""
         array = np.asarray(array)
@@ -105,7 +122,9 @@ def local_devices(count: int = 0) -> Devices:
     found = jax.local_devices()
     if count < 0 or count > len(found):
         raise InputError(f"--devices={count}: this machine has {len(found)}; 0 means all")
-    return Devices(tuple(found[: count or len(found)]))
+    devices = Devices(tuple(found[: count or len(found)]))
+    keep_programs(devices.on_cpu)
+    return devices
 
 
 def default_is_cpu() -> bool:

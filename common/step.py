@@ -54,3 +54,20 @@ def make_train_step(
         return state, sums
 
     return step
+
+
+def scan_steps(step: Callable[..., tuple[TrainState, Sums]]) -> Callable:
+    """Several steps as one program, which the host need not attend to.
+
+    Args:
+        step: (state, data, rows, key) -> (state, sums).
+
+    Returns:
+        (state, data, rows, key) -> (state, sums), whose rows and sums have a first axis: the
+        step.
+    """
+
+    def steps(state: TrainState, data: Any, rows: Batch, key: Array) -> tuple[TrainState, Sums]:
+        return jax.lax.scan(lambda state, rows: step(state, data, rows, key), state, rows)
+
+    return steps

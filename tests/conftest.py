@@ -13,3 +13,5 @@ os.environ["XLA_FLAGS"] = (
 )
 # The tests compile far more than they compute; this halves their time.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+# They count compilations; and nothing of theirs stays behind.
+os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"

@@ -16,7 +16,7 @@ from common.layers import example_keys
 from common.loop import Plan
 from common.parallel import local_devices
 from common.state import TrainState, create_state
-from common.step import LossFn, make_train_step
+from common.step import LossFn, make_train_step, scan_steps
 from common.writer import RunWriter
 
 TX = optax.sgd(0.05, momentum=0.9)
@@ -60,8 +60,9 @@ def make_state(tx: optax.GradientTransformation, *, ema: bool = False) -> TrainS
 
 
 @cache
-def compiled_step(device_count: int) -> Callable[..., tuple[TrainState, dict]]:
-    """(state, data, rows, key) -> (state, sums) with noisy targets, momentum and averages."""
+def compiled_step(device_count: int, chunk: bool = False) -> Callable[..., tuple[TrainState, dict]]:
+    """(state, data, rows, key) -> (state, sums) with noisy targets, momentum and averages; with
+    `chunk` of several steps."""
     devices = local_devices(device_count)
     loss_fn = make_loss_fn(noise=0.5, axis_name=devices.axis_name)
     step = make_train_step(loss_fn, TX, ema_decay=0.8, axis_name=devices.axis_name)
@@ -69,7 +70,7 @@ def compiled_step(device_count: int) -> Callable[..., tuple[TrainState, dict]]:
     def toy_step(state: TrainState, data: dict, rows: dict, key: jax.Array) -> tuple:
         return step(state, gather(data, rows), key)
 
-    return devices.compile(toy_step, donate_first=True)
+    return devices.compile(scan_steps(toy_step) if chunk else toy_step, donate_first=True)
 
 
 def make_plan(folder: Path, *, device_count: int = 1, **changes: Any) -> tuple[Plan, TrainState]:
@@ -82,6 +83,7 @@ def make_plan(folder: Path, *, device_count: int = 1, **changes: Any) -> tuple[P
 
     settings: dict[str, Any] = {
         "train_step": compiled_step(device_count),
+        "train_chunk": compiled_step(device_count, chunk=True),
         "data": devices.replicate(make_data()),
         "epoch_batches": lambda epoch: epoch_batches(0, epoch, 40, 8),
         "key": devices.replicate(jax.random.key(1)),

@@ -82,6 +82,27 @@ def real_steps(lengths: Array, steps: int) -> Array:
     return (jnp.arange(steps)[None] < lengths[:, None])[:, :, None]
 
 
+@jax.custom_vjp
+def multiply(h: Array, kernel: Array) -> Array:
+    """h U, float32 [B, G*H], of h [B, H] and U [H, G*H]; both factors have the type of U.
+
+    So have those of its gradients: without a rule of its own, a bfloat16 product has gradients
+    whose factors are widened to float32, which matrix units are slow at.
+    """
+    return jnp.dot(h.astype(kernel.dtype), kernel, preferred_element_type=jnp.float32)
+
+
+def _multiply_backward(saved: tuple[Array, Array], d: Array) -> tuple[Array, Array]:
+    h, kernel = saved
+    d, rows = d.astype(kernel.dtype), h.astype(kernel.dtype)
+    d_h = jnp.einsum("bg,hg->bh", d, kernel, preferred_element_type=jnp.float32)
+    d_kernel = jnp.einsum("bh,bg->hg", rows, d, preferred_element_type=jnp.float32)
+    return d_h.astype(h.dtype), d_kernel.astype(kernel.dtype)
+
+
+multiply.defvjp(lambda h, kernel: (multiply(h, kernel), (h, kernel)), _multiply_backward)
+
+
 def scan_cell(
     cell: Cell,
     reverse: bool,
@@ -107,9 +128,8 @@ def scan_cell(
 
     def step(carry: Carry, at: tuple[tuple[Array, ...], Array]) -> tuple[Carry, Array]:
         inputs, real = at
-        h = (carry[0] * scale).astype(kernel.dtype)
         *others, last = (part.astype(jnp.float32) for part in inputs)
-        last = last + jnp.dot(h, kernel, preferred_element_type=jnp.float32)
+        last = last + multiply(carry[0] * scale, kernel)
         new = cell.step(*others, last, carry)
         held = tuple(jnp.where(real, n, old) for n, old in zip(new, carry, strict=True))
         return held, held[0]

@@ -69,6 +69,7 @@ def make_plan(
     )
     init_key, train_key = jax.random.split(jax.random.key(config.seed))
 
+    # Step by step everywhere: buckets give neighbouring batches different shapes.
     def train_step(state: TrainState, data: dict, rows: dict, key: Array) -> tuple:
         return step(state, batches.assemble(data["split"], data["tables"], rows), key)
 

@@ -1,7 +1,6 @@
 """Decoded data sets as .npy files in the user's cache folder; a bad cache is never fatal.
 
-$ATHANOR_CACHE, else $XDG_CACHE_HOME/athanor, else ~/.cache/athanor holds one folder for each
-data set and place it was read from:
+`common.host.cache_root` holds one folder for each data set and place it was read from:
 
     train_images.npy train_labels.npy test_images.npy test_labels.npy
     info.json                  identity of the source files, classes, fingerprint
@@ -18,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from common.host import cache_root
 from vision.arrays import Arrays, Split, fingerprint
 
 Log = Callable[[str], None]
@@ -26,12 +26,8 @@ Statistics = tuple[np.ndarray, np.ndarray]  # mean, std: float32 [C] each
 
 def folder(name: str, place: str) -> Path:
     """Where the data set `name` read from `place` is cached; a later version replaces it."""
-    root = os.environ.get("ATHANOR_CACHE")
-    if not root:
-        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        root = str(Path(base) / "athanor")
     key = hashlib.sha256(place.encode()).hexdigest()[:12]
-    return Path(root).expanduser() / f"{name}-{key}"
+    return cache_root() / f"{name}-{key}"
 
 
 def read(cache: Path, identity: str, log: Log) -> tuple[Arrays, str] | None:

@@ -15,7 +15,7 @@ from common.checkpoint import Checkpoints
 from common.config import write_json
 from common.loop import Plan, run
 from common.state import TrainState, count_parameters
-from common.step import LossFn, make_train_step
+from common.step import LossFn, make_train_step, scan_steps
 from common.training import make_optimization
 from common.writer import RunWriter, say
 from vision import datasets, report, scoring
@@ -91,6 +91,10 @@ def make_plan(
         ema_decay=config.ema,
         axis_name=devices.axis_name,
     )
+
+    def train_step(state: TrainState, data: dict, rows: dict, key: Array) -> tuple:
+        return step(state, gather(data, rows), key)
+
     init_key, train_key = jax.random.split(jax.random.key(config.seed))
     val_images = scorer.place(dataset.val.images)
 
@@ -101,10 +105,9 @@ def make_plan(
         return scoring.score(logits, dataset.val.labels, "val")
 
     plan = Plan(
-        train_step=devices.compile(
-            lambda state, data, rows, key: step(state, gather(data, rows), key),
-            donate_first=True,
-        ),
+        train_step=devices.compile(train_step, donate_first=True),
+        train_chunk=devices.compile(scan_steps(train_step), donate_first=True),
+        chunk_steps=devices.chunk_steps(steps),
         data=devices.replicate({"image": dataset.train.images, "label": dataset.train.labels}),
         epoch_batches=lambda epoch: epoch_batches(config.seed, epoch, size, config.batch_size),
         key=devices.replicate(train_key),

@@ -19,13 +19,18 @@ from tests.toy import assert_same, compiled_step, counting, make_plan
 TIMING = {"seconds", "steps_timed", "examples_per_second"}
 
 
+def begin(folder, resume, **changes):
+    """The plan, and the state and progress of its start or of the latest checkpoint."""
+    plan, state = make_plan(folder, **changes)
+    if not resume:
+        return plan, state, Progress()
+    state, saved = plan.checkpoints.restore("latest", plan.devices.abstract(state))
+    return plan, state, Progress(**saved)
+
+
 def run(folder, resume=False, **changes):
     """`fit` as a task calls it: (last state, progress, plan)."""
-    plan, state = make_plan(folder, **changes)
-    progress = Progress()
-    if resume:
-        state, saved = plan.checkpoints.restore("latest", plan.devices.abstract(state))
-        progress = Progress(**saved)
+    plan, state, progress = begin(folder, resume, **changes)
     state, progress = fit(plan.devices.replicate(state), plan, progress)
     return state, progress, plan
 
@@ -40,12 +45,12 @@ def scores(values):
     return lambda state: {"val/score": next(rest)}
 
 
-def interrupted(folder, at, number, **changes):
-    """Start a run whose step `at` a signal interrupts."""
-    plan, state = make_plan(folder, **changes)
+def interrupted(folder, at, number, resume=False, **changes):
+    """Start or resume a run whose step `at` a signal interrupts."""
+    plan, state, progress = begin(folder, resume, **changes)
     send = counting(plan.train_step, at, lambda: os.kill(os.getpid(), number))
     with pytest.raises(StoppedBySignal, match="--resume continues") as stopped:
-        fit(plan.devices.replicate(state), replace(plan, train_step=send), Progress())
+        fit(plan.devices.replicate(state), replace(plan, train_step=send), progress)
     assert stopped.value.signal_number == number
     return plan
 
@@ -53,7 +58,7 @@ def interrupted(folder, at, number, **changes):
 def test_rows_and_progress_of_a_whole_run(tmp_path):
     state, progress, plan = run(tmp_path)
     assert int(state.step) == 15
-    assert (progress.epoch, progress.sums, progress.steps_timed) == (3, {}, 12)
+    assert (progress.epoch, progress.sums, progress.steps_timed) == (3, {}, 14)
     rows = RunWriter(tmp_path)
     rows.open(3)
     rows.close()
@@ -209,6 +214,42 @@ def test_a_run_may_move_from_eight_devices_to_one(tmp_path):
     whole = run(tmp_path / "one")[0]
     for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(whole), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5)
+
+
+@pytest.mark.parametrize("count", [1, 8])
+@pytest.mark.parametrize("chunk", [2, 5])
+def test_chunks_of_steps_are_the_same_run(tmp_path, count, chunk):
+    whole, _, plan = run(tmp_path / "steps", device_count=count)
+    state, progress, chunks = run(tmp_path / "chunks", device_count=count, chunk_steps=chunk)
+    for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(state), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6)
+    for a, b in zip(plan.writer.history, chunks.writer.history, strict=True):
+        assert untimed(a) == pytest.approx(untimed(b), rel=1e-6)
+    compiled = {2: 4 + 4 + 5, 5: 10}[chunk]  # all but the first chunk and the first single step
+    assert progress.steps_timed == compiled
+
+
+def test_a_run_stopped_in_a_chunk_saves_after_it_and_continues(tmp_path):
+    whole = run(tmp_path / "whole", chunk_steps=2)[0]
+    plan, state = make_plan(tmp_path / "cut", chunk_steps=2, checkpoint_seconds=0.0)
+    send = counting(plan.train_chunk, 4, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(StoppedBySignal):
+        fit(plan.devices.replicate(state), replace(plan, train_chunk=send), Progress())
+    assert plan.checkpoints.describe_latest().endswith("/latest/9")
+    # The chunks of a resumed epoch begin where it was stopped.
+    interrupted(tmp_path / "cut", 2, signal.SIGTERM, resume=True)
+    assert_same(whole, run(tmp_path / "cut", resume=True, chunk_steps=2)[0])
+
+
+def test_a_loss_that_is_no_number_in_a_chunk_names_its_step(tmp_path):
+    plan, state = make_plan(tmp_path, chunk_steps=2)
+
+    def poisoned(*args):
+        state, sums = plan.train_chunk(*args)
+        return state, sums | {"loss": sums["loss"].at[1].set(jnp.nan)}
+
+    with pytest.raises(DivergedError, match="the loss of step 2 is not a finite number"):
+        fit(plan.devices.replicate(state), replace(plan, train_chunk=poisoned), Progress())
 
 
 def finish(folder, epochs):

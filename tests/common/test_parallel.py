@@ -8,7 +8,7 @@ import pytest
 from common import parallel
 from common.batching import epoch_order, train_rows
 from common.errors import InputError
-from common.parallel import fast_bfloat16, local_devices
+from common.parallel import Devices, fast_bfloat16, local_devices
 from common.training import TrainingConfig, choose_dtype
 from tests.toy import TX, assert_same, compiled_step, make_data, make_state
 
@@ -105,6 +105,23 @@ def test_batch_that_does_not_divide():
         local_devices(8).check_batch(12)
     local_devices(8).check_batch(16)
     local_devices(1).check_batch(7)
+
+
+def test_chunks_are_for_accelerators_and_leave_few_steps(monkeypatch):
+    assert local_devices(1).chunk_steps(351) == local_devices(8).chunk_steps(351) == 1
+    monkeypatch.setattr(Devices, "on_cpu", False)
+    sizes = {steps: local_devices(1).chunk_steps(steps) for steps in (1, 22, 50, 51, 351)}
+    assert sizes == {1: 1, 22: 22, 50: 50, 51: 25, 351: 43}
+
+
+@pytest.mark.parametrize("count", COUNTS)
+def test_shards_of_several_steps(count):
+    devices = local_devices(count)
+    batches = [{"x": np.arange(16) + 100 * step} for step in range(3)]
+    stacked = devices.shard_steps(batches)["x"]
+    for step, batch in enumerate(batches):
+        part = stacked[step] if count == 1 else stacked[:, step]
+        np.testing.assert_array_equal(part, devices.shard(batch)["x"])
 
 
 def test_description():

@@ -204,7 +204,7 @@ def test_a_whole_run_without_validation(tmp_path, monkeypatch, capsys, caplog):
         # --resume on an empty folder starts anew.
         summary = training.train(config, workdir, resume=True, command="python launch.py ...")
 
-    steps = [line for line in caplog.messages if "XLA compilation of jit(<lambda>)" in line]
+    steps = [line for line in caplog.messages if "XLA compilation of jit(train_step)" in line]
     assert len(steps) == 1, "the step is compiled once"
     told = capsys.readouterr().out
     assert "resuming" not in told and "cnn_b, " in told and "96 train, 0 val, 16 test" in told
@@ -231,3 +231,18 @@ def test_precision(precision, expected):
     config = make_config(SMALL | {"precision": precision})
     classifier = make_classifier(config, ("a", "b"), np.zeros(3), np.ones(3))
     assert classifier.precision == expected
+
+
+def test_a_chunk_of_steps_is_the_steps(tmp_path):
+    """What accelerators run, here on the CPU."""
+    flags = SMALL | {"dropout": 0.2, "augment": "standard"}
+    plan, state, _ = prepare(tmp_path / "run", make_dataset(), **flags)
+    state = jax.device_get(state)
+    losses, _, last = take_steps(plan, state, 3)
+    rows = plan.devices.shard_steps(
+        [train_rows(batch["index"], epoch=n) for n, batch in enumerate(plan.epoch_batches(0))]
+    )
+    placed = plan.devices.replicate(state)
+    chunk, sums = plan.train_chunk(placed, plan.data, rows, plan.key)
+    np.testing.assert_allclose(sums["loss"] / sums["weight"], losses, rtol=1e-6)
+    assert_close(last, jax.device_get(chunk), 1e-5)  # of each leaf, sums in another order

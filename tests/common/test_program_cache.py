@@ -1,0 +1,63 @@
+"""Compiled programs are kept where the user says, else where this processor's are; or not at all."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PROGRAM = """
+import jax
+from common.parallel import local_devices
+from common.program_cache import keep_programs
+devices = local_devices()
+jax.jit(lambda x: x * 2 + 1)(1.0)
+print(keep_programs(devices.on_cpu))
+"""
+
+
+def start(**environment: str) -> Path | None:
+    """Run a program; where its compiled programs are kept."""
+    result = subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        cwd=ROOT,
+        env=os.environ
+        | {
+            "JAX_ENABLE_COMPILATION_CACHE": "true",
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        }
+        | environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert result.returncode == 0 and not result.stderr, result.stderr
+    told = result.stdout.strip()
+    return None if told == "None" else Path(told)
+
+
+def test_programs_are_kept_and_found_again_without_a_word(tmp_path):
+    folder = start(ATHANOR_CACHE=str(tmp_path))
+    assert folder is not None and folder.parent == tmp_path and folder.name.startswith("xla-cpu-")
+    kept = {path.name: path.stat().st_mtime_ns for path in folder.glob("*-cache")}
+    assert kept
+    assert start(ATHANOR_CACHE=str(tmp_path)) == folder
+    assert kept == {path.name: path.stat().st_mtime_ns for path in folder.glob("*-cache")}
+
+
+@pytest.mark.parametrize("where", ["file/cache", "read_only"])
+def test_a_folder_that_cannot_be_written_is_no_failure(tmp_path, where):
+    (tmp_path / "file").touch()
+    (tmp_path / "read_only").mkdir(mode=0o500)
+    if where == "read_only" and os.access(tmp_path / where, os.W_OK):
+        pytest.skip("root may write anywhere")
+    assert start(ATHANOR_CACHE=str(tmp_path / where)) is None
+
+
+def test_the_user_wins(tmp_path):
+    assert start(JAX_COMPILATION_CACHE_DIR=str(tmp_path / "mine")) == tmp_path / "mine"
+    assert (tmp_path / "mine").is_dir()
+    assert start(JAX_ENABLE_COMPILATION_CACHE="false", ATHANOR_CACHE=str(tmp_path / "c")) is None
+    assert not (tmp_path / "c").exists()
