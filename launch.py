@@ -16,6 +16,7 @@ from typing import Any
 from absl import flags
 
 from common.errors import DivergedError, FailedRunsError, InputError, StoppedBySignal
+from common.memory import is_out_of_memory
 from common.signals import stop_with_parent
 
 FLAGS = flags.FLAGS
@@ -173,6 +174,10 @@ def run_to_exit_status(program: Callable[[], None]) -> int:
         return 141
     except OSError as error:
         return _fail(error, 2)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return _fail(f"out of memory: {str(error)[:80]}; use a smaller model or fewer data", 2)
     return 0
 
 

@@ -3,14 +3,19 @@
     FOLDER/latest/STEP/   the last two states, to resume from
     FOLDER/best/STEP/     the state that validation selected
 
-Each holds the whole `TrainState` and, as JSON, the loop's progress. Orbax writes to a
-temporary folder and renames it, so a checkpoint is there completely or not at all.
+Each holds the whole `TrainState`, as JSON the loop's progress, and a checksum of both, as orbax
+does not notice a bit that has changed on the disk. Orbax writes to a temporary folder and
+renames it, so a checkpoint is there completely or not at all.
 """
 
+import hashlib
+import json
 import logging
 from pathlib import Path
 from typing import Any
 
+import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
 from common.errors import InputError
@@ -37,15 +42,25 @@ class Checkpoints:
 
     def exists(self, name: str = "latest") -> bool:
         """Whether there is a complete checkpoint of that name."""
-        return self._folders[name].is_dir() and self._manager(name).latest_step() is not None
+        return bool(self._steps(name))
 
     def save(self, name: str, state: TrainState, progress: dict[str, Any]) -> None:
-        """Save under `latest` or `best`; a step that is there already is the same state."""
+        """Save under `latest` or `best`; a step that is there with this progress stays.
+
+        Raises:
+            InputError: it cannot be written.
+        """
         manager, step = self._manager(name), int(state.step)
-        if step in manager.all_steps():
-            return
-        args = {"state": ocp.args.StandardSave(state), "progress": ocp.args.JsonSave(progress)}
         path = self._folders[name] / str(step)
+        if step in manager.all_steps():
+            if self._progress(name, step) == progress:
+                return
+            manager.delete(step)
+        args = {
+            "state": ocp.args.StandardSave(state),
+            "progress": ocp.args.JsonSave(progress),
+            "checksum": ocp.args.JsonSave({"sha256": checksum(state, progress)}),
+        }
         try:
             saved = manager.save(step, args=ocp.args.Composite(**args))
         except Exception as error:  # orbax raises many kinds, for a full disk ValueError
@@ -71,27 +86,68 @@ class Checkpoints:
         """
         if not self.exists(name):
             raise InputError(f"{self._folders[name]} holds no checkpoint: train the run first")
-        manager = self._manager(name)
-        args = {"state": ocp.args.StandardRestore(like), "progress": ocp.args.JsonRestore()}
         damaged: list[int] = []
-        for step in sorted(manager.all_steps(), reverse=True):
+        for step in self._steps(name):
             try:
-                found = manager.restore(step, args=ocp.args.Composite(**args))
+                found = self._read(name, step, like)
             except Exception:  # orbax raises many kinds for a damaged folder
                 damaged.append(step)
                 continue
             for bad in damaged:
                 warn(f"{self._folders[name] / str(bad)} is damaged; going on from step {step}")
                 if repair:
-                    manager.delete(bad)
-            return found["state"], found["progress"]
+                    self._manager(name).delete(bad)
+            return found
         raise InputError(
             f"no checkpoint in {self._folders[name]} can be read as this run's model: either it is "
             "damaged or config.json was changed; restore the folder from a copy"
         )
 
+    def drop_damaged_best(self, like: TrainState) -> None:
+        """Delete a `best` that cannot be read, so that a resumed run can select another.
+
+        Args:
+            like: as for `restore`, by which `latest` was read: so it is no other model's.
+        """
+        for step in self._steps("best"):
+            try:
+                self._read("best", step, like)
+            except Exception:
+                warn(f"{self._folders['best'] / str(step)} is damaged")
+                self._manager("best").delete(step)
+
+    def _read(self, name: str, step: int, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
+        """A state and its progress; raises any kind of exception where they are damaged."""
+        args = {"state": ocp.args.StandardRestore(like), "progress": ocp.args.JsonRestore()}
+        if (self._folders[name] / str(step) / "checksum").exists():  # else of an earlier version
+            args["checksum"] = ocp.args.JsonRestore()
+        found = self._manager(name).restore(step, args=ocp.args.Composite(**args))
+        state, progress = found["state"], found["progress"]
+        if "checksum" in args and found["checksum"]["sha256"] != checksum(state, progress):
+            raise ValueError("the checksum differs")
+        return state, progress
+
+    def _progress(self, name: str, step: int) -> Any:
+        args = ocp.args.Composite(progress=ocp.args.JsonRestore())
+        return self._manager(name).restore(step, args=args)["progress"]
+
+    def _steps(self, name: str) -> list[int]:
+        """The complete checkpoints, newest first, as their folders tell."""
+        folder = self._folders[name]
+        found = folder.iterdir() if folder.is_dir() else ()
+        return sorted((int(path.name) for path in found if path.name.isdigit()), reverse=True)
+
     def describe_latest(self) -> str:
         """The folder of the newest state, or "none"."""
-        if not self.exists("latest"):
-            return "none"
-        return str(self._folders["latest"] / str(self._manager("latest").latest_step()))
+        steps = self._steps("latest")
+        return str(self._folders["latest"] / str(steps[0])) if steps else "none"
+
+
+def checksum(state: TrainState, progress: dict[str, Any]) -> str:
+    """SHA-256 of every array with its name, type and shape, and of the progress."""
+    digest = hashlib.sha256(json.dumps(progress, sort_keys=True).encode())
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+        array = np.asarray(leaf)
+        digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape} ".encode())
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+    return digest.hexdigest()

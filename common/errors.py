@@ -13,8 +13,12 @@ class FailedRunsError(Exception):
     """Some runs of a study failed, the others are reported; exit status 1."""
 
 
+class StopNow(Exception):
+    """Ctrl-C or SIGTERM in a computation that can be done again; the loop saves and stops."""
+
+
 class StoppedBySignal(Exception):
-    """Ctrl-C or SIGTERM, after the state was saved; exit status 128 + the signal."""
+    """Ctrl-C or SIGTERM: the line says what is saved; exit status 128 + the signal."""
 
     def __init__(self, signal_number: int, message: str):
         super().__init__(message)

@@ -1,6 +1,7 @@
 """The training loop of both tasks: epochs, validation, selection, resume, stop on signal."""
 
 import math
+import signal
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -16,14 +17,18 @@ from jax import Array
 from common import metrics
 from common.batching import Rows
 from common.checkpoint import Checkpoints
-from common.errors import DivergedError, InputError, StoppedBySignal
+from common.errors import DivergedError, InputError, StopNow, StoppedBySignal
+from common.memory import find_fitting_batch, is_out_of_memory
 from common.parallel import Devices
 from common.signals import StopRequest
 from common.state import TrainState
 from common.writer import EpochBar, RunWriter, say, warn
 
-# Steps that run ahead of the host's look at their loss, so that the device never waits.
+# Steps that run ahead of the host's look at their loss, so that the device never waits. Steps of
+# a second do not: nothing is won then, and a signal would have to wait for all of them.
 LAG = 2
+SLOW = 1.0  # seconds
+FIRST_WORDS = "stopping after this step, with a checkpoint; once more leaves at once, without"
 
 
 @dataclass(frozen=True)
@@ -124,6 +129,7 @@ def run(state: TrainState, plan: Plan) -> tuple[TrainState, Progress]:
     progress, like = Progress(), plan.devices.abstract(state)
     if plan.checkpoints.exists():
         state, saved = plan.checkpoints.restore("latest", like, repair=True)
+        plan.checkpoints.drop_damaged_best(like)
         progress = Progress(**saved)
         total = plan.epochs * plan.steps_per_epoch
         say(f"resuming {plan.writer.folder} after step {int(state.step)} of {total}")
@@ -140,9 +146,35 @@ def run(state: TrainState, plan: Plan) -> tuple[TrainState, Progress]:
             )
         warn("the best checkpoint is lost: the best of the epochs to come will be selected")
         progress.best_epoch, progress.best_score = 0, None
-    _, progress = fit(plan.devices.replicate(state), plan, progress)
+    try:
+        _, progress = fit(plan.devices.replicate(state), plan, progress)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        error.__traceback__ = None  # its frames hold the arrays of the step that failed
+        raise InputError(_advise_batch(plan, like)) from None
     best, _ = plan.checkpoints.restore("best", like)
     return best, progress
+
+
+def _advise_batch(plan: Plan, like: TrainState) -> str:
+    """What to do where a step did not fit into memory."""
+    devices, batches = plan.devices, plan.epoch_batches(0)
+    rows = max(batches, key=lambda rows: sum(array.size for array in rows.values()))
+    size = len(rows["index"])
+    warn(f"out of memory with --batch_size={size}: looking for one that fits")
+
+    def step(size: int) -> None:
+        state = devices.replicate(jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like))
+        part = {name: array[:size] for name, array in rows.items()}
+        jax.block_until_ready(plan.train_step(state, plan.data, devices.shard(part), plan.key))
+
+    found = find_fitting_batch(step, size, devices.count)
+    remedy = f"--batch_size={found} fits" if found else "no smaller one fits: use a smaller model"
+    return (
+        f"--batch_size={size} does not fit into the memory of {devices.describe()}: {remedy} "
+        "(tried); start anew in another --workdir"
+    )
 
 
 def fit(state: TrainState, plan: Plan, progress: Progress) -> tuple[TrainState, Progress]:
@@ -156,19 +188,23 @@ def fit(state: TrainState, plan: Plan, progress: Progress) -> tuple[TrainState, 
         The last state and the progress. The selected state is the checkpoint `best`.
 
     Raises:
-        StoppedBySignal: after Ctrl-C or SIGTERM, with the state saved as `latest`; at once
-            within an epoch, after the validation at its end.
+        StoppedBySignal: after Ctrl-C or SIGTERM, with the state saved as `latest`; after a
+            second one at once, without.
         DivergedError: the loss or a parameter is not finite.
     """
     plan.writer.open(progress.epoch)
+    stop = StopRequest(FIRST_WORDS, lambda: _left(plan))
     try:
         clock = _Stopwatch(progress)
-        with StopRequest() as stop:
+        with stop:
             while progress.epoch < plan.epochs and not _is_stale(plan, progress):
                 state = _train_epoch(state, plan, progress, clock, stop)
-                _finish_epoch(state, plan, progress)
+                scores = _validate(state, plan, progress, stop)
+                _finish_epoch(state, plan, progress, scores)
                 if stop.number is not None:
                     raise _stopped(stop.number, plan, progress)
+    except KeyboardInterrupt:
+        raise StoppedBySignal(stop.number or signal.SIGINT, _left(plan)) from None
     finally:
         plan.writer.close()
     return state, progress
@@ -212,7 +248,7 @@ def _train_epoch(
             state, sums = run_steps(state, plan.data, rows, plan.key)
             done += plan.chunk_steps if run_steps is plan.train_chunk else 1
             pending.append(sums)
-            absorb(keep=LAG)
+            absorb(keep=LAG if progress.steps_per_second * SLOW > 1 else 0)
             overdue = time.monotonic() - saved > plan.checkpoint_seconds
             if done < plan.steps_per_epoch and (stop.number is not None or overdue):
                 absorb(keep=0)
@@ -231,11 +267,25 @@ def _next_steps(plan: Plan, batches: Sequence[Rows]) -> tuple[Callable, Rows]:
     return plan.train_step, plan.devices.shard(batches[0])
 
 
-def _finish_epoch(state: TrainState, plan: Plan, progress: Progress) -> None:
-    """Validate, log, select, save."""
+def _validate(
+    state: TrainState, plan: Plan, progress: Progress, stop: StopRequest
+) -> dict[str, float]:
+    """The scores of the validation data; a signal saves the state before them, at once."""
+    try:
+        with stop.raising():
+            return plan.evaluate(state)
+    except StopNow:
+        _save("latest", state, plan, progress)
+        raise _stopped(stop.number or signal.SIGINT, plan, progress) from None
+
+
+def _finish_epoch(
+    state: TrainState, plan: Plan, progress: Progress, scores: dict[str, float]
+) -> None:
+    """Log, select, save."""
     step = int(plan.devices.unreplicate(state.step))
     row: dict[str, Any] = {"epoch": progress.epoch + 1, "step": step}
-    row |= metrics.means(progress.sums, "train/") | plan.evaluate(state)
+    row |= metrics.means(progress.sums, "train/") | scores
     row["learning_rate"] = float(plan.schedule(step - 1))
     row["examples_per_second"] = progress.steps_per_second * plan.batch_size
     progress.epoch, progress.sums = progress.epoch + 1, {}
@@ -247,10 +297,10 @@ def _finish_epoch(state: TrainState, plan: Plan, progress: Progress) -> None:
     plan.writer.write(row)
     _save("latest", state, plan, progress)
     names = [f"{split}/{metric}" for split in ("train", "val") for metric in plan.shown]
-    scores = "  ".join(f"{name} {row[name]:.4f}" for name in names if name in row)
+    shown = "  ".join(f"{name} {row[name]:.4f}" for name in names if name in row)
     mark = "  *best" if better and plan.select else ""
     rate = f"{row['examples_per_second']:.0f} {plan.unit}/s"
-    say(f"epoch {progress.epoch}/{plan.epochs}  {scores}  {rate}{mark}")
+    say(f"epoch {progress.epoch}/{plan.epochs}  {shown}  {rate}{mark}")
 
 
 def _save(name: str, state: TrainState, plan: Plan, progress: Progress) -> None:
@@ -280,3 +330,8 @@ def _stopped(number: int, plan: Plan, progress: Progress) -> StoppedBySignal:
         f"stopped after {progress.epoch} of {plan.epochs} epochs"
         f"{' and a part' if progress.sums else ''}; saved {where}; --resume continues",
     )
+
+
+def _left(plan: Plan) -> str:
+    last = plan.checkpoints.describe_latest()
+    return f"left at once; the last checkpoint is {last}; --resume goes on from it"

@@ -7,14 +7,16 @@ checkpoints/     see common/checkpoint.py
 metrics.jsonl    a row per epoch
 tensorboard/     the same as events
 test_counts.npz  what was right in each test example, to compare runs on the same examples
-summary.json     scores, speed, command, versions; and the pictures beside it
+summary.json     scores, speed, what repeats the run; and the pictures beside it
+lock             the process that trains here, see common/claim.py
 """
 
 import dataclasses
 import json
 import platform
+import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,7 @@ import numpy as np
 
 from common import config as configs
 from common.errors import InputError
-from common.writer import say
+from common.writer import say, warn
 
 # A resumed run may find its data elsewhere and have other devices; all else is the run's.
 FREE_ON_RESUME = (
@@ -126,7 +128,60 @@ def write_test_counts(workdir: Path, counts: Mapping[str, np.ndarray]) -> None:
     np.savez_compressed(workdir / "test_counts.npz", **counts)  # type: ignore[arg-type]
 
 
-def versions() -> dict[str, str]:
-    """Python and the libraries that numbers depend on."""
+def write_summary(
+    workdir: Path, summary: Mapping[str, Any], counts: Mapping[str, np.ndarray]
+) -> None:
+    """Write test_counts.npz, then summary.json, which says that the run is complete.
+
+    Raises:
+        InputError: they cannot be written.
+    """
+    try:
+        write_test_counts(workdir, counts)
+        configs.write_json(workdir / "summary.json", summary)
+    except OSError as error:
+        raise InputError(
+            f"{workdir}/summary.json cannot be written ({error.strerror}): free some space; "
+            "--resume writes it, without training again"
+        ) from None
+
+
+def try_to_draw(workdir: Path, draw: Callable[[], None]) -> None:
+    """Call `draw`; where its files cannot be written, say so: the scores are safe already."""
+    try:
+        draw()
+    except OSError as error:
+        warn(
+            f"pictures are missing in {workdir} ({error.strerror}): free some space; --resume "
+            "draws them, without training again"
+        )
+
+
+def describe_code(config: Any) -> dict[str, Any]:
+    """What repeats a run besides its command and data; asked at its start, for summary.json.
+
+    Returns:
+        "settings", the whole configuration; Python and the libraries that numbers depend on;
+        and where the code is a git checkout "commit", and "dirty", whether files differ from it.
+    """
     names = ("jax", "jaxlib", "flax", "optax", "numpy")
-    return {"python": platform.python_version()} | {n: metadata.version(n) for n in names}
+    versions = {"python": platform.python_version()} | {n: metadata.version(n) for n in names}
+    return {"settings": dataclasses.asdict(config), **versions, **_commit()}
+
+
+def _commit() -> dict[str, Any]:
+    root = Path(__file__).resolve().parents[1]
+    if not (root / ".git").exists():  # a folder above may be somebody's repository
+        return {}
+
+    def git(*words: str) -> str:
+        found = subprocess.run(
+            ["git", "-C", str(root), *words], capture_output=True, text=True, check=True
+        )
+        return found.stdout.strip()
+
+    try:
+        changed = git("status", "--porcelain", "--untracked-files=no")
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(changed)}
+    except (OSError, subprocess.CalledProcessError):  # no git, or not our repository
+        return {}

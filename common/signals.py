@@ -3,8 +3,12 @@
 import os
 import signal
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Self
+
+from common.errors import StopNow
 
 # The environment variable by which a study tells its runs the pipe that closes when it dies.
 PARENT_PIPE = "ATHANOR_STUDY_PIPE"
@@ -26,27 +30,75 @@ def stop_with_parent() -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
+# A second signal is obeyed by Python between two calls of a library; one that lasts longer than
+# these seconds is left in the middle.
+PATIENCE = 1.0
+
+
 class StopRequest:
-    """While entered, the first SIGINT or SIGTERM only sets `number`."""
+    """While entered, the first SIGINT or SIGTERM only sets `number`; the second ends the process.
+
+    A thread reads the signals as they come, since Python's own handlers have to wait while a
+    library computes: so a person is answered in the middle of a step of minutes.
+    """
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
-    def __init__(self) -> None:
+    def __init__(self, first_words: str, last_words: Callable[[], str] = str) -> None:
+        """Args:
+        first_words: said after the first signal.
+        last_words: makes what is said after the second, where the process is left at once.
+        """
         self.number: int | None = None
+        self._first_words, self._last_words = first_words, last_words
         self._before: dict[int, object] = {}
+        self._raises = False
+        self._left = threading.Event()
 
     def __enter__(self) -> Self:
+        ear, self._mouth = os.pipe()
+        os.set_blocking(self._mouth, False)
+        self._mouth_before = signal.set_wakeup_fd(self._mouth, warn_on_full_buffer=False)
         self._before = {number: signal.signal(number, self._note) for number in self.SIGNALS}
+        self._thread = threading.Thread(target=self._answer, args=(ear,), daemon=True)
+        self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
+        signal.set_wakeup_fd(self._mouth_before)
+        self._left.set()
+        os.close(self._mouth)
+        self._thread.join()
+
+    @contextmanager
+    def raising(self) -> Iterator[None]:
+        """Within, the first signal, or one that has come before, raises StopNow."""
+        self._raises = True
+        try:
+            if self.number is not None:
+                raise StopNow
+            yield
+        finally:
+            self._raises = False
 
     def _note(self, number: int, _: FrameType | None) -> None:
         if self.number is not None:
             raise KeyboardInterrupt
         self.number = number
-        name = signal.Signals(number).name
+        if self._raises:
+            raise StopNow
+
+    def _answer(self, ear: int) -> None:
+        """The thread: one byte for each signal, the end when `__exit__` closes the pipe."""
         # Not print: it may be what the signal interrupted.
-        os.write(2, f"\n{name}: stopping after this step, with a checkpoint\n".encode())
+        first = os.read(ear, 1)
+        if first:
+            name = signal.Signals(first[0]).name
+            os.write(2, f"\n{name}: {self._first_words}\n".encode())
+        second = os.read(ear, 1) if first else b""
+        if second and not self._left.wait(PATIENCE):
+            os.write(2, f"\n{self._last_words()}\n".encode())
+            os._exit(128 + second[0])
+        os.close(ear)

@@ -27,6 +27,7 @@ from common.writer import say
 POLL_SECONDS = 0.1
 # The exit status of a mistake in flags or data, which another seed would meet as well.
 MISTAKE = 2
+FIRST_WORDS = "every run stops after its step, with a checkpoint; once more ends them at once"
 
 
 @contextmanager
@@ -83,7 +84,7 @@ class Runner:
         # When this process dies, even by SIGKILL, the pipe closes, and the runs see that.
         ear, mouth = os.pipe()
         try:
-            with StopRequest() as stop:
+            with StopRequest(FIRST_WORDS) as stop:
                 while jobs or (waiting and stop.number is None):
                     if stop.number is not None:
                         self._terminate(jobs)

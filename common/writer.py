@@ -3,8 +3,11 @@
 import json
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
+
+from common.errors import InputError
 
 # Seconds between plain progress lines where there is no terminal to draw a bar on.
 PLAIN_SECONDS = 30.0
@@ -23,13 +26,15 @@ def warn(message: str) -> None:
 class RunWriter:
     """Appends one row of metrics per epoch to metrics.jsonl and to TensorBoard.
 
-    `history` holds the rows, `{"epoch": 1, "step": 351, "train/loss": ..., ...}`.
+    `history` holds the rows, `{"epoch": 1, "step": 351, "train/loss": ..., ...}`. What cannot be
+    written, on a full disk, does not stop the run: the rows are written when there is space.
     """
 
     def __init__(self, folder: Path):
         self.folder = folder
         self._path = folder / "metrics.jsonl"
         self.history: list[dict[str, Any]] = []
+        self._unwritten = False
         self._events: Any = None
 
     def open(self, finished_epochs: int) -> None:
@@ -41,23 +46,50 @@ class RunWriter:
         if self._path.exists():
             rows = [_parse_row(line) for line in self._path.read_text().splitlines()]
             self.history = [row for row in rows if row and row["epoch"] <= finished_epochs]
-        temporary = self._path.with_suffix(".tmp")
-        temporary.write_text("".join(json.dumps(row) + "\n" for row in self.history))
-        temporary.replace(self._path)
-        from tensorboardX import SummaryWriter
-
-        purge = self.history[-1]["step"] + 1 if self.history else 0
-        self._events = SummaryWriter(str(self.folder / "tensorboard"), purge_step=purge)
+        try:
+            self._rewrite()
+            self._events = _open_events(self.folder / "tensorboard", self.history)
+        except OSError as error:
+            raise InputError(f"{self.folder} cannot be written: {error.strerror}") from None
 
     def write(self, row: dict[str, Any]) -> None:
         """Add an epoch's row, readable by others at once."""
         self.history.append(row)
-        with self._path.open("a") as file:
-            file.write(json.dumps(row) + "\n")
-        for name, value in row.items():
-            if name not in ("epoch", "step"):
-                self._events.add_scalar(name, value, row["step"])
-        self._events.flush()
+        try:
+            if self._unwritten:
+                self._rewrite()
+            else:
+                with self._path.open("a") as file:
+                    file.write(json.dumps(row) + "\n")
+        except OSError as error:
+            self._unwritten = True
+            warn(
+                f"{self._path} cannot be written ({error.strerror}): free some space; the run "
+                "goes on and tries again after the next epoch"
+            )
+        if self._events is not None:
+            self._write_events(row)
+
+    def _rewrite(self) -> None:
+        """Write the whole history, in one piece."""
+        temporary = self._path.with_suffix(".tmp")
+        temporary.write_text("".join(json.dumps(row) + "\n" for row in self.history))
+        temporary.replace(self._path)
+        self._unwritten = False
+
+    def _write_events(self, row: dict[str, Any]) -> None:
+        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.proto.summary_pb2 import Summary
+
+        names = [name for name in row if name not in ("epoch", "step")]
+        values = [Summary.Value(tag=name, simple_value=row[name]) for name in names]
+        event = Event(step=row["step"], wall_time=time.time(), summary=Summary(value=values))
+        try:
+            self._events.write_event(event)
+            self._events.flush()
+        except OSError as error:
+            warn(f"{self.folder / 'tensorboard'} ends here: {error.strerror}")
+            self._close_events()
 
     def scores(self, epoch: int) -> dict[str, float]:
         """Training and validation scores of an epoch."""
@@ -65,8 +97,35 @@ class RunWriter:
         return {name: row[name] for name in row if name.startswith(("train/", "val/"))}
 
     def close(self) -> None:
-        if self._events is not None:
-            self._events.close()
+        """Write what could not be written before, and let the files go."""
+        if self._unwritten:
+            with suppress(OSError):  # `write` has said so
+                self._rewrite()
+        self._close_events()
+
+    def _close_events(self) -> None:
+        events, self._events = self._events, None
+        if events is not None:
+            with suppress(OSError):
+                events.close()
+
+
+def _open_events(folder: Path, history: list[dict[str, Any]]) -> Any:
+    """A new event file, which tells TensorBoard to forget what came after the history.
+
+    Not tensorboardX's SummaryWriter: its thread dies of a full disk, and its queue needs
+    /dev/shm. The files are numbered, since the clock may have been put back between two starts.
+    """
+    from tensorboardX.event_file_writer import EventsWriter
+    from tensorboardX.proto.event_pb2 import Event, SessionLog
+
+    folder.mkdir(exist_ok=True)
+    number = len(list(folder.iterdir()))
+    events = EventsWriter(str(folder / f"events.{number:04}"))
+    step = history[-1]["step"] + 1 if history else 0
+    events.write_event(Event(step=step, session_log=SessionLog(status=SessionLog.START)))
+    events.flush()
+    return events
 
 
 def _parse_row(line: str) -> dict[str, Any] | None:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from common import modes
+from common.claim import claim
 from common.config import check_choice
 from common.errors import InputError
 from text.config import TextConfig, check_config, make_config
@@ -65,5 +66,6 @@ def _use(mode: str, launcher: dict[str, Any], settings: dict[str, Any], form: st
 def _train(launcher: dict[str, Any], settings: dict[str, Any], command: str) -> None:
     from text.train import train
 
-    run = modes.training_run(launcher, settings, make_config, check_config, TextConfig)
-    train(*run, resume=launcher["resume"], command=command)
+    config, workdir = modes.training_run(launcher, settings, make_config, check_config, TextConfig)
+    with claim(workdir):
+        train(config, workdir, resume=launcher["resume"], command=command)

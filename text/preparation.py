@@ -1,5 +1,6 @@
 """From a corpus to what a run trains and scores with: tokens, words, vectors, model, arrays."""
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -57,7 +58,7 @@ class Prepared:
 
     @cached_property
     def facts(self) -> dict[str, Any]:
-        """Where the corpus is from, and of each split its sentences, spans and ceiling."""
+        """Where the corpus is from, hashes, and of each split sentences, spans and ceiling."""
         facts = {
             name: {
                 "sentences": len(split.sentences),
@@ -71,6 +72,7 @@ class Prepared:
             "name": corpus.name,
             "source": corpus.source,
             "fingerprint": corpus.fingerprint,
+            "vectors_fingerprint": hashlib.sha256(self.vectors.matrix.tobytes()).hexdigest()[:16],
             **facts,
         }
 

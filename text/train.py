@@ -11,7 +11,6 @@ from jax import Array
 
 from common import run_folder
 from common.checkpoint import Checkpoints
-from common.config import write_json
 from common.loop import Plan, run
 from common.parallel import local_devices
 from common.state import TrainState, count_parameters
@@ -124,6 +123,7 @@ def train(config: TextConfig, workdir: Path, *, resume: bool, command: str) -> d
         The contents of summary.json.
     """
     run_folder.check_run(workdir, config, resume=resume)
+    code = run_folder.describe_code(config)
     local_devices(config.devices).check_batch(config.batch_size)
     prepared = prepare(config, load_corpus(config), workdir)
     extractor, test = prepared.extractor, prepared.splits["test"]
@@ -158,12 +158,15 @@ def train(config: TextConfig, workdir: Path, *, resume: bool, command: str) -> d
         "device": extractor.devices.describe(),
         "precision": extractor.precision,
         "corpus": prepared.facts,
-        **run_folder.versions(),
+        **code,
     }
-    counts = report.sentence_counts(extractor.scheme, test, test_tags)
-    run_folder.write_test_counts(workdir, counts)
-    write_json(workdir / "summary.json", summary)
-    report.draw(workdir, config, writer.history, progress.best_epoch)
-    report.show_test(workdir, config, extractor, test, test_tags, transitions)
     report.tell(workdir, config, summary)
+    counts = report.sentence_counts(extractor.scheme, test, test_tags)
+    run_folder.write_summary(workdir, summary, counts)
+
+    def draw() -> None:
+        report.draw(workdir, config, writer.history, progress.best_epoch)
+        report.show_test(workdir, config, extractor, test, test_tags, transitions)
+
+    run_folder.try_to_draw(workdir, draw)
     return summary

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from common import modes
+from common.claim import claim
 from common.config import check_choice
 from common.errors import InputError
 from vision.config import VisionConfig, check_config, make_config
@@ -62,5 +63,8 @@ def _one_run(launcher: dict[str, Any]) -> Path:
 def _train(launcher: dict[str, Any], settings: dict[str, Any], command: str) -> None:
     from vision.train import train
 
-    run = modes.training_run(launcher, settings, make_config, check_config, VisionConfig)
-    train(*run, resume=launcher["resume"], command=command)
+    config, workdir = modes.training_run(
+        launcher, settings, make_config, check_config, VisionConfig
+    )
+    with claim(workdir):
+        train(config, workdir, resume=launcher["resume"], command=command)

@@ -12,7 +12,6 @@ from jax import Array
 from common import run_folder
 from common.batching import epoch_batches, gather, steps_per_epoch
 from common.checkpoint import Checkpoints
-from common.config import write_json
 from common.loop import Plan, run
 from common.state import TrainState, count_parameters
 from common.step import LossFn, make_train_step, scan_steps
@@ -146,6 +145,7 @@ def train(config: VisionConfig, workdir: Path, *, resume: bool, command: str) ->
         The contents of summary.json.
     """
     run_folder.check_run(workdir, config, resume=resume)
+    code = run_folder.describe_code(config)
     dataset = load_dataset(config)
     classifier = make_classifier(config, dataset.classes, dataset.mean, dataset.std)
     inputs = {
@@ -184,13 +184,13 @@ def train(config: VisionConfig, workdir: Path, *, resume: bool, command: str) ->
         "device": classifier.devices.describe(),
         "precision": classifier.precision,
         "data": {"source": dataset.source, "fingerprint": dataset.fingerprint},
-        **run_folder.versions(),
+        **code,
     }
-    hits = scoring.example_counts(test_logits, dataset.test.labels)
-    run_folder.write_test_counts(workdir, {"accuracy": hits})
-    write_json(workdir / "summary.json", summary)
-    report.draw(workdir, config, plan.writer.history, progress.best_epoch, dataset, test_logits)
     report.tell(workdir, summary)
+    hits = scoring.example_counts(test_logits, dataset.test.labels)
+    run_folder.write_summary(workdir, summary, {"accuracy": hits})
+    shown = (plan.writer.history, progress.best_epoch, dataset, test_logits)
+    run_folder.try_to_draw(workdir, lambda: report.draw(workdir, config, *shown))
     return summary
 
 

@@ -1,10 +1,13 @@
 """Checkpoints: whole states back bit for bit, the newest that can be read, clear errors."""
 
 import gc
+import shutil
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
+import orbax.checkpoint as ocp
 import pytest
 
 from common.checkpoint import Checkpoints
@@ -91,6 +94,65 @@ def test_a_damaged_checkpoint_is_written_anew(tmp_path):
     checkpoints.restore("latest", abstract(states[0]), repair=True)
     checkpoints.save("latest", states[1], PROGRESS)
     assert_same(states[1], Checkpoints(tmp_path).restore("latest", abstract(states[1]))[0])
+
+
+@pytest.mark.parametrize("part", ["state", "progress", "checksum"])
+def test_a_changed_value_is_noticed_where_the_files_are_sound(tmp_path, part):
+    """As a bit flipped on the disk: what orbax reads without complaint is another state."""
+    states = make_states(2)
+    for state in states:
+        Checkpoints(tmp_path).save("latest", state, PROGRESS | {"epoch": int(state.step)})
+    other = {
+        "state": ocp.args.StandardSave(states[1].replace(step=states[1].step + 1)),
+        "progress": ocp.args.JsonSave(PROGRESS | {"epoch": 3}),
+        "checksum": ocp.args.JsonSave({"sha256": "0" * 64}),
+    }
+    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+        checkpointer.save(tmp_path / "other", ocp.args.Composite(**{part: other[part]}))
+    shutil.rmtree(tmp_path / "latest" / "2" / part)
+    (tmp_path / "other" / part).rename(tmp_path / "latest" / "2" / part)
+    found, progress = Checkpoints(tmp_path).restore("latest", abstract(states[0]))
+    assert_same(states[0], found)
+    assert progress["epoch"] == 1
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of orbax
+def test_every_flipped_bit_is_noticed_or_harmless(tmp_path, capsys):
+    states = make_states(2)
+    rng = np.random.default_rng(0)
+    for state in states:
+        Checkpoints(tmp_path / "whole").save("latest", state, PROGRESS)
+    told = 0
+    for number in range(20):
+        copy = tmp_path / str(number)
+        shutil.copytree(tmp_path / "whole", copy)
+        files = [f for f in sorted((copy / "latest" / "2").rglob("*")) if f.is_file()]
+        file = files[rng.integers(len(files))]
+        content = bytearray(file.read_bytes())
+        content[rng.integers(len(content))] ^= 1 << rng.integers(8)
+        file.write_bytes(content)
+        found, progress = Checkpoints(copy).restore("latest", abstract(states[0]))
+        damaged = "2 is damaged; going on from step 1" in capsys.readouterr().err
+        assert_same(states[0 if damaged else 1], found)
+        assert progress == PROGRESS
+        told += damaged
+    gc.collect()
+    assert told >= 5
+
+
+def test_a_checkpoint_of_a_version_without_checksums_is_read(tmp_path):
+    [state] = make_states(1)
+    Checkpoints(tmp_path).save("latest", state, PROGRESS)
+    shutil.rmtree(tmp_path / "latest" / "1" / "checksum")
+    assert_same(state, Checkpoints(tmp_path).restore("latest", abstract(state))[0])
+
+
+def test_a_step_with_other_progress_is_written_anew(tmp_path):
+    """As after a stop before the validation, which a resumed run does."""
+    [state] = make_states(1)
+    for epoch in (1, 2):
+        Checkpoints(tmp_path).save("latest", state, PROGRESS | {"epoch": epoch})
+    assert Checkpoints(tmp_path).restore("latest", abstract(state))[1]["epoch"] == 2
 
 
 def test_half_written_checkpoints_do_not_count(tmp_path):

@@ -129,9 +129,25 @@ def test_a_second_signal_stops_at_once(tmp_path):
         os.kill(os.getpid(), signal.SIGTERM)
 
     impatient = replace(plan, train_step=counting(plan.train_step, 7, insist))
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(StoppedBySignal, match="left at once; the last .*/latest/5; --resume goes"):
         fit(plan.devices.replicate(state), impatient, Progress())
     assert plan.checkpoints.describe_latest().endswith("/latest/5")
+
+
+def test_a_signal_during_validation_saves_before_it_and_continues_bit_for_bit(tmp_path):
+    whole, progress, plan = run(tmp_path / "whole")
+    plan_2, state = make_plan(tmp_path / "cut")
+
+    def evaluate(state):
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise AssertionError("the validation went on")
+
+    with pytest.raises(StoppedBySignal, match="after 0 of 3 epochs and a part; saved .*/latest/5"):
+        fit(plan_2.devices.replicate(state), replace(plan_2, evaluate=evaluate), Progress())
+    state, again, cut = run(tmp_path / "cut", resume=True)
+    assert_same(whole, state)
+    assert untimed(vars(progress)) == untimed(vars(again))
+    assert list(map(untimed, plan.writer.history)) == list(map(untimed, cut.writer.history))
 
 
 def test_checkpoints_between_epochs_when_time_has_passed(tmp_path):
@@ -225,8 +241,8 @@ def test_chunks_of_steps_are_the_same_run(tmp_path, count, chunk):
         np.testing.assert_allclose(a, b, rtol=1e-6)
     for a, b in zip(plan.writer.history, chunks.writer.history, strict=True):
         assert untimed(a) == pytest.approx(untimed(b), rel=1e-6)
-    compiled = {2: 4 + 4 + 5, 5: 10}[chunk]  # all but the first chunk and the first single step
-    assert progress.steps_timed == compiled
+    timed = {2: 2 + 5 + 5, 5: 10}[chunk]  # all but the first chunk and the first single step
+    assert progress.steps_timed == timed
 
 
 def test_a_run_stopped_in_a_chunk_saves_after_it_and_continues(tmp_path):
@@ -284,3 +300,14 @@ def test_a_run_that_has_lost_its_best_checkpoint_selects_again(tmp_path, capsys)
     _, progress = finish(tmp_path, 4)
     assert progress.best_epoch in (3, 4)
     assert "the best checkpoint is lost" in capsys.readouterr().err
+
+
+def test_a_run_whose_best_checkpoint_is_damaged_selects_again(tmp_path, capsys):
+    finish(tmp_path, 2)
+    for file in (tmp_path / "checkpoints" / "best").rglob("*"):
+        if file.is_file():
+            file.write_bytes(file.read_bytes()[::-1])
+    _, progress = finish(tmp_path, 4)
+    assert progress.best_epoch in (3, 4)
+    told = capsys.readouterr().err
+    assert "/best/" in told and " is damaged" in told and "the best checkpoint is lost" in told

@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 from dataclasses import dataclass, replace
 
 import pytest
@@ -115,7 +116,32 @@ def test_default_folders_do_not_meet(tmp_path, monkeypatch):
     assert str(second) == "runs/cifar-cnn-20260102-030405-2"
 
 
-def test_versions_are_those_that_numbers_depend_on():
-    versions = run_folder.versions()
-    assert {"python", "jax", "jaxlib", "flax", "optax", "numpy"} == set(versions)
+def test_what_repeats_a_run_is_described(tmp_path):
+    code = run_folder.describe_code(Config(epochs=7))
+    assert code["settings"]["epochs"] == 7
+    versions = {name: code[name] for name in ("python", "jax", "jaxlib", "flax", "optax", "numpy")}
     assert all(re.match(r"\d+\.\d+", version) for version in versions.values())
+
+
+@pytest.mark.parametrize("change", [None, "changed", "untracked", "no git"])
+def test_the_commit_of_the_code(tmp_path, monkeypatch, change):
+    """A checkout with the same file at the same place."""
+    (tmp_path / "common").mkdir()
+    file = tmp_path / "common" / "run_folder.py"
+    file.write_text("1")
+    commit = ("-c", "user.name=x", "-c", "user.email=x@x", "commit", "-qm", "x")
+    if change != "no git":
+        for words in (("init", "-q"), ("add", "."), commit):
+            subprocess.run(["git", "-C", tmp_path, *words], check=True)
+    if change == "changed":
+        file.write_text("2")
+    if change == "untracked":
+        (tmp_path / "runs").mkdir()
+        (tmp_path / "runs" / "x").write_text("")
+    monkeypatch.setattr(run_folder, "__file__", str(file))
+    code = run_folder.describe_code(Config())
+    if change == "no git":
+        assert "commit" not in code and "dirty" not in code
+    else:
+        assert re.fullmatch("[0-9a-f]{40}", code["commit"])
+        assert code["dirty"] == (change == "changed")
