@@ -26,10 +26,10 @@ NOTHING = dict.fromkeys(
 PROGRAM = (sys.executable, "-S", str(FAKE_LAUNCH))
 
 
-def call(folder, toy=STUDY, settings=None, task=TASK, **launcher):
+def call(folder, toy=STUDY, settings=None, toy_task=TASK, **launcher):
     """`launch.py --study=toy-rates`, in this process."""
     flags = NOTHING | {"study": toy.name, "workdir": str(folder), "mode": "train"} | launcher
-    tasks = {"toy": lambda: (task, [toy])}
+    tasks = {"toy": lambda: (toy_task, [toy])}
     run_study(flags, settings or {}, "python launch.py ...", program=PROGRAM, tasks=tasks)
 
 
@@ -66,7 +66,7 @@ def test_runs_may_go_on_together(tmp_path):
 
 def test_light_runs_go_on_together_when_their_arm_has_compiled(tmp_path, capsys):
     light = dataclasses.replace(TASK, light=lambda config: True)
-    call(tmp_path / "s", task=light, seeds=3)
+    call(tmp_path / "s", toy_task=light, seeds=3)
     assert "they are light: up to " in capsys.readouterr().out
     assert set(starts(tmp_path / "s").values()) == {1} and len(starts(tmp_path / "s")) == 9
     for arm in (tmp_path / "s" / "runs").iterdir():
@@ -74,7 +74,7 @@ def test_light_runs_go_on_together_when_their_arm_has_compiled(tmp_path, capsys)
         compiled = (first / "metrics.jsonl").stat().st_mtime_ns
         begun = [(run / "starts.txt").stat().st_mtime_ns for run in others]
         assert len(begun) == 2 and min(begun) > compiled
-    call(tmp_path / "one", task=light, seeds=3, jobs=1)
+    call(tmp_path / "one", toy_task=light, seeds=3, jobs=1)
     assert "they are light" not in capsys.readouterr().out
 
 
