@@ -37,7 +37,9 @@ flags.DEFINE_integer("nbest", None, "aspect: taggings shown for each sentence [t
 flags.DEFINE_string("study", None, "Compare arms over seeds: a name, list, or a .yaml file.")
 flags.DEFINE_integer("seeds", None, "Seeds of every arm of a study [the study's, mostly 3].")
 flags.DEFINE_string("budget", None, "quick: minutes; cpu: two cores; full: the reports' [quick].")
-flags.DEFINE_integer("jobs", None, "Runs of a study that go on together, sharing the cores [1].")
+flags.DEFINE_integer(
+    "jobs", None, "Runs of a study that go on together [1; of light ones several]."
+)
 flags.DEFINE_string("vectors", None, "Word vectors for the arms of a study that need a file.")
 LAUNCHER = (
     "task", "mode", "workdir", "resume", "run", "input", "format", "top", "nbest",

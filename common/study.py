@@ -90,6 +90,8 @@ class Task:
         metrics: in words, by the name in summary.json; "final/NAME" is NAME in the last epoch,
             and "gap/NAME" what validation is above training there.
         curves: (NAME, words) of the metrics drawn over the epochs.
+        light: configuration -> whether a run leaves a core idle and takes little memory, so that
+            several train together by default.
     """
 
     name: str
@@ -97,17 +99,22 @@ class Task:
     check: Callable[[dict[str, Any]], Any]
     metrics: Mapping[str, str]
     curves: tuple[tuple[str, str], ...]
+    light: Callable[[Any], bool] = lambda config: False
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """One arm with one seed: a run folder, and beside it the log of the process."""
+    """One arm with one seed: a run folder, and beside it the log of the process.
+
+    `light` as its task tells (see `Task`).
+    """
 
     arm: str
     seed: int
     settings: Settings
     epochs: int
     folder: Path
+    light: bool = False
 
     @property
     def log(self) -> Path:
@@ -195,17 +202,24 @@ def make_runs(
 
     Raises InputError for an arm that cannot be trained.
     """
-    epochs = {}
+    configs = {}
     for arm, settings in arms.items():
         try:
-            epochs[arm] = task.check(dict(settings)).epochs
+            configs[arm] = task.check(dict(settings))
             for name in PATHS:
                 if settings.get(name) and not Path(settings[name]).expanduser().exists():
                     raise InputError(f"--{name}={settings[name]} does not exist")
         except InputError as error:
             raise InputError(f"arm '{arm}': {error}") from None
     return [
-        Run(arm, seed, settings | {"seed": seed}, epochs[arm], run_folder(folder, arm, seed))
+        Run(
+            arm,
+            seed,
+            settings | {"seed": seed},
+            configs[arm].epochs,
+            run_folder(folder, arm, seed),
+            light=task.light(configs[arm]),
+        )
         for seed in range(seeds)
         for arm, settings in arms.items()
     ]

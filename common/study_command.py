@@ -29,7 +29,7 @@ from common.study_file import read_study
 from common.study_page import write_page
 from common.study_progress import StudyProgress
 from common.study_report import Report, make_report, write_csv, write_figures, write_markdown
-from common.study_runs import Runner, locked
+from common.study_runs import Runner, light_jobs, locked
 from common.study_table import read_result
 from common.writer import say
 
@@ -80,7 +80,7 @@ def run_study(
     with locked(folder) as lock:
         _note_study(folder, study, arms)
         run_folder.note_command(folder, command)
-        failures = _train(study, task, runs, folder, launcher["jobs"] or 1, program, lock)
+        failures = _train(study, task, runs, folder, launcher["jobs"], program, lock)
         report = make_report(
             study,
             task,
@@ -233,11 +233,13 @@ def _train(
     task: Task,
     runs: Sequence[Run],
     folder: Path,
-    jobs: int,
+    jobs: int | None,
     program: Sequence[str],
     lock: int,
 ) -> dict[Run, str]:
     """Do the runs that are not finished; the reasons of those that failed."""
+    together = jobs is None and len(runs) > 1 and all(run.light for run in runs)
+    jobs = light_jobs() if together else jobs or 1
     progress = StudyProgress(runs, study.metric, task.metrics[study.metric], jobs)
     arms = len({run.arm for run in runs})
     finished = f", {progress.done} of them finished before" if progress.done else ""
@@ -247,6 +249,8 @@ def _train(
         f"{len(runs)} runs ({arms} arms, {seeds} {'seed' if seeds == 1 else 'seeds'}){finished}; "
         f"in {folder}"
     )
-    runner = Runner(program, task.name, folder, jobs, lock)
+    if together:
+        say(f"they are light: up to {jobs} train together (--jobs=1: one by one)")
+    runner = Runner(program, task.name, folder, jobs, lock, compile_once=together)
     runner.run_all(runs, progress)
     return runner.failures

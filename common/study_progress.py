@@ -47,7 +47,9 @@ class StudyProgress:
         if not self._begun or time.monotonic() - self._told < PLAIN_SECONDS:
             return
         self._told = time.monotonic()
-        now = ", ".join(f"{run.title} at epoch {_epoch(run)}/{run.epochs}" for run in self._begun)
+        now = ", ".join(
+            f"{run.title} at epoch {finished_epochs(run)}/{run.epochs}" for run in self._begun
+        )
         say(f"{self.done}/{len(self._runs)} runs done; {now}{self._left()}")
 
     def _place(self, run: Run) -> str:
@@ -73,7 +75,7 @@ class StudyProgress:
         """Seconds of a whole run, by its arm's other runs or by its own epochs so far."""
         if done := self._seconds.get(run.arm):
             return sum(done) / len(done)
-        if run in self._begun and (epoch := _epoch(run)):
+        if run in self._begun and (epoch := finished_epochs(run)):
             return (time.monotonic() - self._begun[run]) * run.epochs / epoch
         return None
 
@@ -85,7 +87,7 @@ def format_seconds(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
 
 
-def _epoch(run: Run) -> int:
+def finished_epochs(run: Run) -> int:
     """Epochs that a run has finished."""
     path = run.folder / "metrics.jsonl"
     return path.read_text().count("\n") if path.exists() else 0

@@ -3,6 +3,11 @@
 A process costs a start and its compilation, about five seconds once the study's folder holds
 the compiled programs; for that a run may fail, run out of memory or be killed, and the others
 go on. Every run is an ordinary `launch.py --resume`, and its folder an ordinary run folder.
+
+Light runs go on together, one on a core, and the first of an arm compiles for all. They do
+not share a program by `vmap`: the steps of five of report B's BiLSTMs, stacked, take 0.9 to 1.1
+of the CPU time of five steps, those of five `cnn_b` twice that (benchmarks/scaling.py), and a
+process each keeps all cores busy.
 """
 
 import fcntl
@@ -21,10 +26,12 @@ from typing import IO
 from common.errors import StoppedBySignal
 from common.signals import PARENT_PIPE, StopRequest
 from common.study import Run, to_flags
-from common.study_progress import StudyProgress
+from common.study_progress import StudyProgress, finished_epochs
 from common.writer import say
 
 POLL_SECONDS = 0.1
+# Light runs that go on together, at most: each takes about 0.7 GB.
+MAX_LIGHT_JOBS = 8
 # The exit status of a mistake in flags or data, which another seed would meet as well.
 MISTAKE = 2
 FIRST_WORDS = "every run stops after its step, with a checkpoint; once more ends them at once"
@@ -46,6 +53,11 @@ def locked(folder: Path) -> Iterator[int]:
         yield file.fileno()
 
 
+def light_jobs() -> int:
+    """How many light runs go on together: one on each core."""
+    return min(len(_cores()), MAX_LIGHT_JOBS)
+
+
 @dataclass
 class _Job:
     """A run's process. `slot`, from 0, numbers the runs that go on together."""
@@ -62,16 +74,28 @@ class Runner:
     After `run_all`, `failures` holds by run the reason why it failed.
     """
 
-    def __init__(self, program: Sequence[str], task: str, folder: Path, jobs: int, lock: int):
+    def __init__(
+        self,
+        program: Sequence[str],
+        task: str,
+        folder: Path,
+        jobs: int,
+        lock: int,
+        *,
+        compile_once: bool = False,
+    ):
         """Args:
         program: what starts launch.py.
         task: of --task.
         folder: of the study.
         jobs: runs that go on together.
         lock: from `locked`.
+        compile_once: let the first run of an arm finish an epoch, which compiles what its other
+            seeds then find in the study's folder, before those begin.
         """
         self._program, self._task, self._folder, self._jobs = list(program), task, folder, jobs
-        self._lock = lock
+        self._lock, self._compile_once = lock, compile_once
+        self._compiled: set[str] = set()
         self.failures: dict[Run, str] = {}
 
     def run_all(self, runs: Sequence[Run], progress: StudyProgress) -> None:
@@ -88,8 +112,8 @@ class Runner:
                 while jobs or (waiting and stop.number is None):
                     if stop.number is not None:
                         self._terminate(jobs)
-                    while waiting and len(jobs) < self._jobs and stop.number is None:
-                        run = waiting.popleft()
+                    while stop.number is None and (run := self._next(waiting, jobs)):
+                        waiting.remove(run)
                         jobs.append(self._start(run, jobs, ear))
                         progress.begin(run)
                     time.sleep(POLL_SECONDS)
@@ -111,6 +135,16 @@ class Runner:
                 stop.number,
                 f"stopped with {left} of {len(runs)} runs to do; the same command continues",
             )
+
+    def _next(self, waiting: deque[Run], jobs: Sequence[_Job]) -> Run | None:
+        """The run to begin now, if any."""
+        if len(jobs) >= self._jobs:
+            return None
+        compiling: set[str] = set()
+        if self._compile_once:
+            self._compiled |= {job.run.arm for job in jobs if finished_epochs(job.run)}
+            compiling = {job.run.arm for job in jobs} - self._compiled
+        return next((run for run in waiting if run.arm not in compiling), None)
 
     def _start(self, run: Run, jobs: Sequence[_Job], ear: int) -> _Job:
         """Begin or resume a run."""
@@ -180,11 +214,18 @@ def _read_reason(log: Path, status: int) -> str:
     return last.removeprefix("launch.py: ")
 
 
+def _cores() -> list[int]:
+    """The cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
 def _share_cores(pid: int, slot: int, jobs: int) -> None:
     """Give one of several jobs its share of the cores, before it counts them."""
     if jobs == 1 or not hasattr(os, "sched_setaffinity"):
         return
-    cores = sorted(os.sched_getaffinity(0))
+    cores = _cores()
     try:
         os.sched_setaffinity(pid, set(cores[slot::jobs]) or {cores[slot % len(cores)]})
     except ProcessLookupError:  # it has ended already, as its status will tell

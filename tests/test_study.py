@@ -1,6 +1,8 @@
-"""A real study by the command line: killed in the middle of a run and continued, same table."""
+"""Real studies by the command line: killed in the middle of a run and continued, same table; and
+light runs together, the same as alone."""
 
 import csv
+import json
 import os
 import signal
 import subprocess
@@ -19,22 +21,24 @@ arms:
   low: {learning_rate: 1e-4, schedule: constant}
   high: {learning_rate: 3e-3, schedule: constant}
 """
+TAGGER = {
+    "config": "report_b_bilstm", "hidden_size": 4, "max_length": 8, "train_fraction": 0.3,
+    "dropout": 0.1, "epochs": 2,
+}  # fmt: skip
 
 
 @pytest.fixture
 def launch(tmp_path):
-    """Begin `launch.py --study=mine.yaml --seeds=1`; all share compiled code."""
-    (tmp_path / "mine.yaml").write_text(YAML)
+    """Begin `launch.py` with these flags; all share compiled code."""
     environment = os.environ | {
         "ATHANOR_CACHE": str(tmp_path / "cache"),
         "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "jax"),
     }
     environment.pop("XLA_FLAGS", None)
 
-    def launch(folder):
-        study, workdir = f"--study={tmp_path / 'mine.yaml'}", f"--workdir={tmp_path / folder}"
+    def launch(folder, *flags):
         return subprocess.Popen(
-            [sys.executable, "launch.py", study, workdir, "--seeds=1"],
+            [sys.executable, "launch.py", f"--workdir={tmp_path / folder}", *flags],
             cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
 
@@ -47,11 +51,13 @@ def read_rows(folder):
 
 
 def test_a_killed_study_ends_as_if_nothing_had_happened(tmp_path, launch):
-    whole = launch("whole")
+    (tmp_path / "mine.yaml").write_text(YAML)
+    flags = f"--study={tmp_path / 'mine.yaml'}", "--seeds=1"
+    whole = launch("whole", *flags)
     told, _ = whole.communicate(timeout=600)
     assert whole.returncode == 0, told
 
-    killed = launch("killed")
+    killed = launch("killed", *flags)
     begun = tmp_path / "killed" / "runs" / "high" / "seed0" / "checkpoints" / "best"
     deadline = time.monotonic() + 600
     while not begun.is_dir():
@@ -61,7 +67,7 @@ def test_a_killed_study_ends_as_if_nothing_had_happened(tmp_path, launch):
     killed.communicate(timeout=100)
     before = (tmp_path / "killed" / "runs" / "low" / "seed0" / "summary.json").stat().st_mtime_ns
 
-    again = launch("killed")
+    again = launch("killed", *flags)
     told, _ = again.communicate(timeout=600)
     assert again.returncode == 0 and "Traceback" not in told, told
     assert "mine: Does a higher learning rate" in told and "1 of them finished before" in told
@@ -74,3 +80,33 @@ def test_a_killed_study_ends_as_if_nothing_had_happened(tmp_path, launch):
     assert rows == read_rows(tmp_path / "whole")
     assert float(high["mean"]) > float(low["mean"]) and high["bootstrap_low"]
     assert (tmp_path / "killed" / "study.html").stat().st_size > 50_000
+
+
+def read_scores(run):
+    """All that a run logged and found, but for times and paths."""
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    rows.append(json.loads((run / "summary.json").read_text()))
+    unequal = {"examples_per_second", "sentences_per_second", "seconds", "command"}
+    return [{k: v for k, v in row.items() if k not in unequal} for row in rows]
+
+
+def test_light_runs_together_are_the_same_as_alone(tmp_path, launch):
+    text = {"question": "Do seeds differ?", "task": "aspect", "base": TAGGER, "arms": {"one": {}}}
+    (tmp_path / "mine.yaml").write_text(json.dumps(text))  # JSON is YAML too
+    study = launch("study", f"--study={tmp_path / 'mine.yaml'}", "--seeds=2")
+    told, _ = study.communicate(timeout=600)
+    assert study.returncode == 0 and "train together (--jobs=1: one by one)" in told, told
+    # One program for one shape of batches: the second seed has another vocabulary, but found it.
+    assert len(list((tmp_path / "jax").glob("jit_train_step-*-cache"))) == 1
+
+    flags = [f"--{name}={value}" for name, value in TAGGER.items()]
+    alone = launch("alone", "--task=aspect", "--seed=1", *flags)
+    told, _ = alone.communicate(timeout=600)
+    assert alone.returncode == 0, told
+    runs = tmp_path / "study" / "runs" / "one"
+    assert read_scores(runs / "seed1") == read_scores(tmp_path / "alone")
+    words = [
+        len(json.loads((runs / seed / "inputs.json").read_text())["words"])
+        for seed in ("seed0", "seed1")
+    ]
+    assert words[0] != words[1]

@@ -25,6 +25,7 @@ from text.vocab import Characters, Vocabulary, word_shapes
 
 CHARACTERS_OF_A_WORD = 20
 UNKNOWN_ROW = 0
+LEARNT_ROWS = 512
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,23 @@ class Lexicon:
 
     @property
     def learnt_words(self) -> int:
-        """R, the rows of the learnt embedding."""
+        """R, the rows of the learnt embedding.
+
+        Trained ones are so filled to a multiple of `LEARNT_ROWS`, that seeds, whose validation
+        splits leave different words to training, share compiled programs.
+        """
+        used = self.used_rows
+        return used if used == 1 else -(-used // LEARNT_ROWS) * LEARNT_ROWS
+
+    @property
+    def used_rows(self) -> int:
+        """The rows of the learnt embedding that stand for words; the others are never read."""
         return 1 + (len(self.training_words) if self.trained else 0)
+
+    @property
+    def unread_values(self) -> int:
+        """How many numbers the learnt embedding is filled with."""
+        return (self.learnt_words - self.used_rows) * self.size
 
     def look_up(self, vocabulary: Vocabulary) -> Vectors:
         """The vectors of padding and a vocabulary, filled up with words that are not there.
@@ -87,12 +103,13 @@ class Lexicon:
             vectors: looked up, of a vocabulary that begins with the training words.
             rng: draws the others.
         """
-        matrix, found = (part[: self.learnt_words] for part in (vectors.matrix, vectors.found))
+        matrix, found = (part[: self.used_rows] for part in (vectors.matrix, vectors.found))
         own = slice(1 + len(self.training_words))  # not those of other splits
         known = vectors.matrix[own][vectors.found[own]]
         deviation = known.std() if len(known) else 0.1
         noise = rng.normal(scale=deviation, size=matrix.shape).astype(np.float32)
-        return np.where(found[:, None], matrix, noise)
+        first = np.where(found[:, None], matrix, noise)
+        return np.pad(first, ((0, self.learnt_words - self.used_rows), (0, 0)))
 
     def _learnt_rows(self, vectors: Vectors) -> np.ndarray:
         rows = np.where(vectors.found, -1, UNKNOWN_ROW).astype(np.int32)

@@ -132,7 +132,8 @@ def train(config: TextConfig, workdir: Path, *, resume: bool, command: str) -> d
     inputs = extractor.lexicon.to_json() | {"fingerprint": prepared.corpus.fingerprint}
     run_folder.open_run(workdir, config, inputs)
     first_command = run_folder.note_command(workdir, command)
-    tell_start(prepared, count_parameters(state.params))
+    parameters = count_parameters(state.params) - extractor.lexicon.unread_values
+    tell_start(prepared, parameters)
     say(f"run folder: {workdir}")
     best, progress = run(state, plan)
     transitions = crf_params(best.variables, len(extractor.scheme.tags))
@@ -151,7 +152,7 @@ def train(config: TextConfig, workdir: Path, *, resume: bool, command: str) -> d
         "best_epoch": progress.best_epoch,
         **writer.scores(progress.best_epoch),
         **report.score(extractor.scheme, test, test_tags, "test"),
-        "params": count_parameters(best.params),
+        "params": parameters,
         "sentences_per_second": progress.steps_per_second * plan.batch_size,
         "seconds": progress.seconds,
         "command": first_command,

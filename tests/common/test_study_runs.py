@@ -26,10 +26,10 @@ NOTHING = dict.fromkeys(
 PROGRAM = (sys.executable, "-S", str(FAKE_LAUNCH))
 
 
-def call(folder, toy=STUDY, settings=None, **launcher):
+def call(folder, toy=STUDY, settings=None, toy_task=TASK, **launcher):
     """`launch.py --study=toy-rates`, in this process."""
     flags = NOTHING | {"study": toy.name, "workdir": str(folder), "mode": "train"} | launcher
-    tasks = {"toy": lambda: (TASK, [toy])}
+    tasks = {"toy": lambda: (toy_task, [toy])}
     run_study(flags, settings or {}, "python launch.py ...", program=PROGRAM, tasks=tasks)
 
 
@@ -62,6 +62,20 @@ def test_a_study_from_end_to_end_and_one_more_seed(tmp_path, capsys):
 def test_runs_may_go_on_together(tmp_path):
     call(tmp_path / "s", jobs=3)
     assert set(starts(tmp_path / "s").values()) == {1} and len(starts(tmp_path / "s")) == 6
+
+
+def test_light_runs_go_on_together_when_their_arm_has_compiled(tmp_path, capsys):
+    light = dataclasses.replace(TASK, light=lambda config: True)
+    call(tmp_path / "s", toy_task=light, seeds=3)
+    assert "they are light: up to " in capsys.readouterr().out
+    assert set(starts(tmp_path / "s").values()) == {1} and len(starts(tmp_path / "s")) == 9
+    for arm in (tmp_path / "s" / "runs").iterdir():
+        first, *others = sorted(path for path in arm.iterdir() if path.is_dir())
+        compiled = (first / "metrics.jsonl").stat().st_mtime_ns
+        begun = [(run / "starts.txt").stat().st_mtime_ns for run in others]
+        assert len(begun) == 2 and min(begun) > compiled
+    call(tmp_path / "one", toy_task=light, seeds=3, jobs=1)
+    assert "they are light" not in capsys.readouterr().out
 
 
 def test_a_failed_arm_is_reported_and_the_rest_go_on(tmp_path, capsys):

@@ -47,7 +47,8 @@ def test_frozen_vectors_are_used_and_the_unknown_word_is_learnt():
 def test_trained_embeddings_have_a_row_for_every_training_word():
     lexicon = make(trained=True)
     rows, vectors = look_up(lexicon, "keys", "blorp", "WUGS", "THE", "9")
-    assert lexicon.learnt_words == 5
+    assert lexicon.used_rows == 5 and lexicon.learnt_words == 512
+    assert lexicon.unread_values == 507 * lexicon.size
     # keys has a vector though training never saw it; WUGS and THE are read as they were seen.
     assert rows == [1, 2, 3, 4, -1, 0, 3, 1, 0] and vectors[4] == [1.0, 3.0]
 
@@ -69,7 +70,7 @@ def test_learning_starts_at_the_vectors():
     lexicon = make(trained=True)
     vectors = lexicon.look_up(Vocabulary(WORDS).extend(["keys"]))
     start = lexicon.first_embedding(vectors, np.random.default_rng(0))
-    assert start.shape == (5, 2) and start.dtype == np.float32
+    assert start.shape == (512, 2) and start.dtype == np.float32 and not start[5:].any()
     assert start[1].tolist() == VECTORS["the"] and start[2].tolist() == VECTORS["Screen"]
     assert (start[[0, 3, 4]] != 0).all()
     assert lexicon.vectors.calls == 1
