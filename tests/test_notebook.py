@@ -1,0 +1,159 @@
+"""notebooks/athanor_colab.ipynb: clean as committed, and executed, stopped and continued."""
+
+import json
+import os
+import re
+import signal
+import threading
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+
+ROOT = Path(__file__).resolve().parents[1]
+PATH = ROOT / "notebooks" / "athanor_colab.ipynb"
+# What a person would change in the notebook's first cell, for models that compile quickly.
+SETTINGS = """
+RUNS = {runs!r}
+IMAGE_FLAGS = "--model=cnn_b --width=0.125 --epochs=4 --batch_size=64"
+REVIEW_FLAGS = (
+    "--crf --cell=rnn --hidden_size=8 --embeddings=random --embedding_size=8 --max_length=8 "
+    "--epochs=2 --batch_size=40"
+)
+"""
+
+
+def read_notebook():
+    return nbformat.read(PATH, as_version=4)
+
+
+def parameters(notebook) -> int:
+    """The place of the cell with the settings."""
+    [place] = [
+        place
+        for place, cell in enumerate(notebook.cells)
+        if "parameters" in cell.metadata.get("tags", [])
+    ]
+    return place
+
+
+def test_the_committed_notebook_is_valid_and_without_outputs():
+    notebook = read_notebook()
+    nbformat.validate(notebook)
+    assert len(notebook.cells) > 10
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            assert cell.outputs == [] and cell.execution_count is None, cell.id
+
+
+def test_the_repository_is_the_same_wherever_it_is_written():
+    notebook = read_notebook()
+    source = notebook.cells[parameters(notebook)].source
+    [repository] = re.findall(r'^REPOSITORY = "https://github.com/([^"]+)"  # @param', source, re.M)
+    readme = (ROOT / "README.md").read_text()
+    assert f"git clone https://github.com/{repository} && cd athanor" in readme
+    opened = f"https://colab.research.google.com/github/{repository}/blob/main/"
+    assert f"({opened}{PATH.relative_to(ROOT).as_posix()})" in readme
+
+
+def execute(runs: Path, watch=None):
+    """The notebook after it was executed in a fresh kernel; `watch` gets the kernel's process."""
+    notebook = read_notebook()
+    settings = nbformat.v4.new_code_cell(SETTINGS.format(runs=str(runs)))
+    notebook.cells.insert(parameters(notebook) + 1, settings)
+    client = NotebookClient(
+        notebook,
+        timeout=600,
+        startup_timeout=300,
+        kernel_name="python3",
+        resources={"metadata": {"path": PATH.parent}},
+    )
+    client.create_kernel_manager()
+    if watch:
+        threading.Thread(target=watch, args=(client,), daemon=True).start()
+    try:
+        client.execute()
+    except CellExecutionError:
+        assert watch, "only the run that is stopped may fail"
+    return notebook
+
+
+def printed(notebook) -> dict[str, str]:
+    """What the cells printed, by their ids."""
+    return {
+        cell.id: "".join(output.get("text", "") for output in cell.outputs)
+        for cell in notebook.cells
+        if cell.cell_type == "code"
+    }
+
+
+def interrupt_after_first_epoch(runs: Path):
+    """Press the stop button, as Jupyter does: a signal to the kernel."""
+
+    def watch(client):
+        rows = runs / "images" / "metrics.jsonl"
+        while not (rows.exists() and rows.read_text()):
+            time.sleep(0.02)
+        os.kill(client.km.provisioner.pid, signal.SIGINT)
+
+    return watch
+
+
+@pytest.fixture(scope="module")
+def executed(tmp_path_factory):
+    """The run folder, and the notebook as it was stopped and as it was continued."""
+    folder = tmp_path_factory.mktemp("notebook")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("JUPYTER_RUNTIME_DIR", "JUPYTER_DATA_DIR", "IPYTHONDIR", "ATHANOR_CACHE"):
+            patch.setenv(name, str(folder / name))
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(folder / "compiled"))
+        patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+        runs = folder / "runs"
+        stopped = execute(runs, watch=interrupt_after_first_epoch(runs))
+        return runs, stopped, execute(runs)
+
+
+def test_the_stop_button_saves_a_checkpoint_and_says_so_without_a_traceback(executed):
+    _, stopped, _ = executed
+    text = printed(stopped)
+    assert re.search(r"stopped after \d of 4 epochs.*--resume continues", text["train-images"])
+    [cell] = [cell for cell in stopped.cells if cell.id == "train-images"]
+    [error] = [output for output in cell.outputs if output.output_type == "error"]
+    assert error.traceback == ["Stopped here: status 130, see the lines above"]
+    assert text["train-reviews"] == ""
+
+
+def test_the_same_cell_continues_the_run(executed):
+    runs, _, continued = executed
+    text = printed(continued)
+    assert "resuming" in text["train-images"] and "epoch 4/4" in text["train-images"]
+    assert "resuming" not in text["train-reviews"] and "epoch 2/2" in text["train-reviews"]
+    for name in ("images", "reviews"):
+        summary = json.loads((runs / name / "summary.json").read_text())
+        assert summary["device"] == "8 x cpu"
+    assert len((runs / "images" / "command.txt").read_text().splitlines()) == 2
+
+
+def test_the_device_is_told_and_jax_is_kept(executed):
+    _, _, continued = executed
+    text = printed(continued)
+    assert text["device"].startswith("This runtime has a CPU: 8 x cpu\n")
+    assert re.search(r"kept: jax==\S+ jaxlib==\S+ numpy==\S+\n", text["packages"])
+
+
+def test_pictures_and_marked_terms_are_shown(executed):
+    _, _, continued = executed
+    pictures = {
+        cell.id: sum("image/png" in output.get("data", {}) for output in cell.outputs)
+        for cell in continued.cells
+        if cell.cell_type == "code"
+    }
+    assert {name: count for name, count in pictures.items() if count} == {
+        "image-curves": 1, "confusion": 2, "review-pictures": 3
+    }  # fmt: skip
+    [cell] = [cell for cell in continued.cells if cell.id == "terms"]
+    [output] = cell.outputs
+    assert output.data["text/html"].count('<p lang=""') == 5
