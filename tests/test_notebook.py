@@ -109,6 +109,7 @@ def executed(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         for name in ("JUPYTER_RUNTIME_DIR", "JUPYTER_DATA_DIR", "IPYTHONDIR", "ATHANOR_CACHE"):
             patch.setenv(name, str(folder / name))
+        patch.setenv("JAX_ENABLE_COMPILATION_CACHE", "true")
         patch.setenv("JAX_COMPILATION_CACHE_DIR", str(folder / "compiled"))
         patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
         runs = folder / "runs"
@@ -152,7 +153,7 @@ def test_pictures_and_marked_terms_are_shown(executed):
         if cell.cell_type == "code"
     }
     assert {name: count for name, count in pictures.items() if count} == {
-        "image-curves": 1, "confusion": 2, "review-pictures": 3
+        "image-curves": 1, "confusion": 2, "review-curves": 1, "review-tags": 2
     }  # fmt: skip
     [cell] = [cell for cell in continued.cells if cell.id == "terms"]
     [output] = cell.outputs

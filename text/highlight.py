@@ -29,7 +29,7 @@ HEADER = f"""<!DOCTYPE html>
   border-radius: 3px 3px 0 0; padding: 0.1em 0.25em;
 }}
 .athanor-terms mark.unsure {{ border-bottom-style: dashed; }}
-.athanor-terms small {{ font-size: 0.75em; margin: 0 0.3em; user-select: none; }}
+.athanor-terms small {{ font-size: 0.75em; margin-inline-start: 0.25em; user-select: none; }}
 .athanor-terms ul {{ margin: 0 0 0.9rem; font-size: 0.875rem; line-height: 1.4; }}
 </style>
 </head>
