@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 
 import nbformat
-import pytest
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
@@ -102,34 +101,21 @@ def interrupt_after_first_epoch(runs: Path):
     return watch
 
 
-@pytest.fixture(scope="module")
-def executed(tmp_path_factory):
-    """The run folder, and the notebook as it was stopped and as it was continued."""
-    folder = tmp_path_factory.mktemp("notebook")
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("JUPYTER_RUNTIME_DIR", "JUPYTER_DATA_DIR", "IPYTHONDIR", "ATHANOR_CACHE"):
-            patch.setenv(name, str(folder / name))
-        patch.setenv("JAX_ENABLE_COMPILATION_CACHE", "true")
-        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(folder / "compiled"))
-        patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-        runs = folder / "runs"
-        stopped = execute(runs, watch=interrupt_after_first_epoch(runs))
-        return runs, stopped, execute(runs)
-
-
-def test_the_stop_button_saves_a_checkpoint_and_says_so_without_a_traceback(executed):
-    _, stopped, _ = executed
-    text = printed(stopped)
+def check_stopped(notebook):
+    """The stop button saved a checkpoint, and said so without a traceback."""
+    text = printed(notebook)
     assert re.search(r"stopped after \d of 4 epochs.*--resume continues", text["train-images"])
-    [cell] = [cell for cell in stopped.cells if cell.id == "train-images"]
+    [cell] = [cell for cell in notebook.cells if cell.id == "train-images"]
     [error] = [output for output in cell.outputs if output.output_type == "error"]
     assert error.traceback == ["Stopped here: status 130, see the lines above"]
     assert text["train-reviews"] == ""
 
 
-def test_the_same_cell_continues_the_run(executed):
-    runs, _, continued = executed
-    text = printed(continued)
+def check_continued(notebook, runs: Path):
+    """The same cell continued the run; jax is kept, and all devices are used."""
+    text = printed(notebook)
+    assert re.search(r"kept: jax==\S+ jaxlib==\S+ numpy==\S+\n", text["packages"])
+    assert text["device"].startswith("This runtime has a CPU: 8 x cpu\n")
     assert "resuming" in text["train-images"] and "epoch 4/4" in text["train-images"]
     assert "resuming" not in text["train-reviews"] and "epoch 2/2" in text["train-reviews"]
     for name in ("images", "reviews"):
@@ -138,23 +124,31 @@ def test_the_same_cell_continues_the_run(executed):
     assert len((runs / "images" / "command.txt").read_text().splitlines()) == 2
 
 
-def test_the_device_is_told_and_jax_is_kept(executed):
-    _, _, continued = executed
-    text = printed(continued)
-    assert text["device"].startswith("This runtime has a CPU: 8 x cpu\n")
-    assert re.search(r"kept: jax==\S+ jaxlib==\S+ numpy==\S+\n", text["packages"])
-
-
-def test_pictures_and_marked_terms_are_shown(executed):
-    _, _, continued = executed
+def check_shown(notebook):
+    """The pictures and the marked terms are there."""
+    outputs = {cell.id: cell.outputs for cell in notebook.cells if cell.cell_type == "code"}
     pictures = {
-        cell.id: sum("image/png" in output.get("data", {}) for output in cell.outputs)
-        for cell in continued.cells
-        if cell.cell_type == "code"
+        name: [output.metadata["image/png"]["alt"] for output in shown if "metadata" in output]
+        for name, shown in outputs.items()
+        if any("image/png" in output.get("data", {}) for output in shown)
     }
-    assert {name: count for name, count in pictures.items() if count} == {
+    assert {name: len(shown) for name, shown in pictures.items()} == {
         "image-curves": 1, "confusion": 2, "review-curves": 1, "review-tags": 2
     }  # fmt: skip
-    [cell] = [cell for cell in continued.cells if cell.id == "terms"]
-    [output] = cell.outputs
-    assert output.data["text/html"].count('<p lang=""') == 5
+    assert all(all(shown) for shown in pictures.values())
+    [page] = outputs["terms"]
+    assert page.data["text/html"].count('<p lang=""') == 5
+
+
+def test_stopped_and_executed_again_it_trains_both_tasks_and_shows_them(tmp_path, monkeypatch):
+    """One test, since two processes that share the tests would each execute the notebook."""
+    for name in ("JUPYTER_RUNTIME_DIR", "JUPYTER_DATA_DIR", "IPYTHONDIR", "ATHANOR_CACHE"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    monkeypatch.setenv("JAX_ENABLE_COMPILATION_CACHE", "true")
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "compiled"))
+    monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    runs = tmp_path / "runs"
+    check_stopped(execute(runs, watch=interrupt_after_first_epoch(runs)))
+    continued = execute(runs)
+    check_continued(continued, runs)
+    check_shown(continued)
