@@ -19,7 +19,7 @@ OF_A_RUN = {
     "eval": {"test_file", "data_dir", "columns", "merge_repeated", "devices"},
     "predict": {"devices"},
 }
-FORMATS = {"eval": ("text", "jsonl"), "predict": ("text", "jsonl", "xml")}
+FORMATS = {"eval": ("text", "jsonl"), "predict": ("text", "jsonl", "xml", "html")}
 
 
 def run(launcher: dict[str, Any], settings: dict[str, Any], command: str) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from common.config import check_range
 from common.errors import InputError
 from common.writer import say, warn
-from text import corpus_files, decoding, semeval
+from text import corpus_files, decoding, highlight, semeval
 from text.evaluate import Ensemble
 from text.sentences import Sentence, Span
 
@@ -53,7 +53,7 @@ def predict(
         inputs: each a file in any format of `corpus_files`, `-` for standard input (a sentence
             a line), or else a sentence itself.
         nbest: how many taggings to show of each sentence; 0 or 1 shows the best alone.
-        form: text, jsonl or xml.
+        form: text, jsonl, xml or html.
         devices: how many to use, 0 is all.
 
     Raises:
@@ -62,8 +62,9 @@ def predict(
     check_range("--nbest", nbest, 0)
     chunks = [(name, _check_input(name)) for name in inputs]
     ensemble = Ensemble(runs, {"devices": devices})
-    if form == "xml":
-        say(semeval.HEADER)
+    header, footer = _FRAMES.get(form, ("", ""))
+    if header:
+        say(header)
     number = 0
     for name, path in chunks:
         for chunk in _read(name, path):
@@ -72,8 +73,8 @@ def predict(
                 # Several files may number their sentences alike.
                 id = "" if len(chunks) > 1 else prediction.sentence.id
                 say(_FORMS[form](prediction, id or str(number)))
-    if form == "xml":
-        say(semeval.FOOTER)
+    if footer:
+        say(footer)
 
 
 def extract(ensemble: Ensemble, sentences: Sequence[Sentence], nbest: int) -> list[Prediction]:
@@ -171,10 +172,18 @@ def as_text(prediction: Prediction, id: str) -> str:
     ]
     width = max((len(row[0]) for row in rows), default=0)
     lines = [f"    {term:<{width}}  {place:>9}  {chance}" for term, place, chance in rows]
-    for chance, spans in prediction.alternatives:
-        terms = ", ".join(text[slice(*span)] for span in spans) or "no term"
-        lines.append(f"    probability {chance:.3f}: {terms}")
+    lines += [f"    {line}" for line in _alternatives(prediction)]
     return "\n".join([text, *(lines or ["    no term"])])
+
+
+def _alternatives(prediction: Prediction) -> list[str]:
+    """A line for each of the best taggings that were asked for."""
+    text = prediction.sentence.text
+    return [
+        f"probability {chance:.3f}: "
+        + (", ".join(text[slice(*span)] for span in spans) or "no term")
+        for chance, spans in prediction.alternatives
+    ]
 
 
 def as_xml(prediction: Prediction, id: str) -> str:
@@ -183,4 +192,17 @@ def as_xml(prediction: Prediction, id: str) -> str:
     return semeval.format_sentence(Sentence(id, sentence.text, sentence.spans))
 
 
-_FORMS = {"text": as_text, "jsonl": as_json, "xml": as_xml}
+def as_html(prediction: Prediction, id: str) -> str:
+    """The sentence with its terms marked, each with its confidence."""
+    text = prediction.sentence.text
+    confidence = {text[slice(*term.span)]: term.confidence for term in prediction.terms}
+    marks = [(span, confidence[text[slice(*span)]]) for span in prediction.sentence.spans]
+    return highlight.mark(text, marks, _alternatives(prediction))
+
+
+_FORMS = {"text": as_text, "jsonl": as_json, "xml": as_xml, "html": as_html}
+# What comes before and after the sentences.
+_FRAMES = {
+    "xml": (semeval.HEADER, semeval.FOOTER),
+    "html": (highlight.HEADER, highlight.FOOTER),
+}

@@ -111,6 +111,17 @@ def test_xml_is_read_back(runs, capsys, tmp_path):
     assert [sentence.text for sentence in sentences] == [*TEXTS, "a < b & c"]
 
 
+def test_html_is_a_page_that_marks_the_terms(runs, capsys):
+    predictions = [json.loads(x) for x in run_predict(capsys, runs, *TEXTS, format="jsonl")]
+    page = "\n".join(run_predict(capsys, runs, *TEXTS, "a < b & c", format="html", nbest=2))
+    assert page.startswith("<!DOCTYPE html>") and page.endswith("</html>")
+    assert "a &lt; b &amp; c" in page and page.count('<p lang=""') == len(TEXTS) + 1
+    terms = [term for prediction in predictions for term in prediction["terms"]]
+    assert terms and all(f">{term['term']}</mark>" in page for term in terms)
+    assert all(f"<small>{term['confidence']:.2f}</small>" in page for term in terms)
+    assert page.count("<li") > len(TEXTS)
+
+
 def test_text_shows_terms_with_offsets_and_confidence(runs, capsys):
     terms = json.loads(run_predict(capsys, runs, TEXTS[0], format="jsonl")[0])["terms"]
     lines = run_predict(capsys, runs, TEXTS[0], nbest=2)
