@@ -1,8 +1,20 @@
 """The exceptions that a person, not a programmer, has to read: one line each, no traceback."""
 
 
+def one_line(message: object) -> str:
+    """The message with every character escaped that would end the line or move the cursor.
+
+    What a hostile file calls its parts stands in messages, and a terminal obeys some of it.
+    """
+    text = str(message)
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 class InputError(Exception):
     """Bad flag, file or data: the line names the thing and the remedy; exit status 2."""
+
+    def __str__(self) -> str:
+        return one_line(super().__str__())
 
 
 class DivergedError(Exception):

@@ -57,7 +57,7 @@ def test_there_is_something_to_check():
         ("torch", ()),
         ("absl", ("launch.py",)),
         ("tensorflow", ()),  # tensorflow-datasets imports it where it prepares data
-        ("tensorflow_datasets", ("vision/datasets.py",)),
+        ("tensorflow_datasets", ("vision/datasets.py", "vision/tfds_folder.py")),
         ("gensim", ("text/embeddings.py",)),
         ("orbax", ("common/checkpoint.py",)),
         ("jax.sharding", ("common/parallel.py",)),

@@ -80,7 +80,7 @@ def test_json_keeps_every_value(tmp_path, rate):
 @pytest.mark.parametrize(
     "content",
     [
-        "", "{", "[1]", '{"colour": 1}', '{"epochs": "3"}', '{"epochs": 3.5}', '{"epochs": true}',
+        '{"colour": 1}', '{"epochs": "3"}', '{"epochs": 3.5}', '{"epochs": true}',
         '{"rate": null}', '{"crf": 1}', '{"dropout": "x"}',
     ],
 )  # fmt: skip
@@ -88,6 +88,17 @@ def test_a_file_that_is_no_configuration_is_named(tmp_path, content):
     (tmp_path / "config.json").write_text(content)
     with pytest.raises(InputError, match="config.json is not a configuration of this version"):
         configs.load(Config, tmp_path / "config.json")
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[1]", "[" * 100_000, "1" * 5000, b"\xff", b'\x00{"rate": 1}']
+)
+def test_a_file_that_is_no_object_is_named(tmp_path, content):
+    path = tmp_path / "config.json"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    for read in (configs.read_json, lambda path: configs.load(Config, path)):
+        with pytest.raises(InputError, match="config.json cannot be read: [^\n]*; restore it"):
+            read(path)
 
 
 def test_whole_numbers_are_numbers(tmp_path):

@@ -95,7 +95,7 @@ def test_a_folder_that_cannot_be_written(tmp_path):
 def test_inputs_that_cannot_be_read(tmp_path, content):
     if content is not None:
         (tmp_path / "inputs.json").write_text(content)
-    with pytest.raises(InputError, match="inputs.json cannot be read, so .* is no run"):
+    with pytest.raises(InputError, match="inputs.json cannot be read: "):
         run_folder.load_inputs(tmp_path)
 
 

@@ -219,7 +219,11 @@ def test_a_small_pickle_that_asks_for_much_is_refused_soon():
     places = b"\x80\x02}r\xff\xff\xff\x7f."  # a table of 2^31 places
     endless = b"\x80\x02" + b"N0" * (1 << 20) + b"."
     for content in (nested, places, endless, b"\x80\x02X\xff\xff\xff\xff."):
-        with pytest.raises(InputError, match="fetch it again") if content != places else nullcontext():
+        with (
+            pytest.raises(InputError, match="fetch it again")
+            if content != places
+            else nullcontext()
+        ):
             read_pickle(content, "batch")
 
 
