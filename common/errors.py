@@ -1,12 +1,18 @@
 """The exceptions that a person, not a programmer, has to read: one line each, no traceback."""
 
 
-def one_line(message: object) -> str:
-    """The message with every character escaped that would end the line or move the cursor.
+LONGEST = 1000  # characters of a message
 
-    What a hostile file calls its parts stands in messages, and a terminal obeys some of it.
+
+def one_line(message: object) -> str:
+    """The message, of any length and content, as a line for a terminal.
+
+    What a damaged file calls its parts stands in messages: characters that would end the line or
+    move the cursor are escaped, and of a long message the middle is left out.
     """
     text = str(message)
+    if len(text) > LONGEST:
+        text = f"{text[: LONGEST // 2]} ... {text[-LONGEST // 4 :]}"
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 

@@ -48,7 +48,7 @@ def message_of(parser: Parser, content: bytes, folder: Path) -> str | None:
         parser.read(content, folder)
     except InputError as error:
         message = str(error)
-        assert message.isprintable() and len(message) < 1000, f"no clean line: {message!r}"
+        assert message.isprintable() and len(message) < 2000, f"no clean line: {message!r}"
         return message
     return None
 
