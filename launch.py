@@ -187,4 +187,6 @@ def _fail(message: object, status: int) -> int:
 
 
 if __name__ == "__main__":
+    # A file's name need not be UTF-8, and not every terminal shows every character.
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     sys.exit(run_to_exit_status(main))

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
@@ -25,11 +26,13 @@ def check_range(
 ) -> None:
     """Raise an InputError unless low <= value <= high (low < value with `open_low`)."""
     within = low < value if open_low else low <= value
-    if not within or not value <= high or math.isinf(value):
+    finite = abs(value) <= sys.float_info.max  # Python's whole numbers have no end
+    if not within or not value <= high or not finite:
         least = f"above {low:g}" if open_low else f"at least {low:g}"
         largest = str(high) if isinstance(high, int) else f"{high:g}"
         most = " and finite" if math.isinf(high) else f" and at most {largest}"
-        raise InputError(f"{what}={value:g} is out of range: it must be {least}{most}")
+        shown = f"{value:g}" if finite or isinstance(value, float) else "a number too large"
+        raise InputError(f"{what}={shown} is out of range: it must be {least}{most}")
 
 
 def override(config: Config, changes: Mapping[str, Any]) -> Config:

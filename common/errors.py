@@ -1,6 +1,5 @@
 """The exceptions that a person, not a programmer, has to read: one line each, no traceback."""
 
-
 LONGEST = 1000  # characters of a message
 
 

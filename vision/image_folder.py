@@ -1,6 +1,7 @@
 """Images in class folders, and images one by one, as uint8 RGB of one size."""
 
 import os
+import re
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ from vision.arrays import TEST_FRACTION, Arrays, Source, Split, take_test
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 # No other decoder of PIL's is tried: some run programs, such as Ghostscript.
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF")
+_NO_NAME = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")  # control characters, bytes that are no UTF-8
 Labelled = list[tuple[Path, int]]
 
 
@@ -99,7 +101,8 @@ def find_images(path: str | Path) -> list[Path]:
     if path.is_file():
         return [path]
     if not path.is_dir():
-        raise InputError(f"{path} does not exist: give an image file or a folder of images")
+        what = "is no regular file" if path.exists() else "does not exist"
+        raise InputError(f"{path} {what}: give an image file or a folder of images")
     files = _files_under(path)
     images = [file for file in files if _is_image(file)]
     if not images:
@@ -165,6 +168,9 @@ def count_classes(folder: Path) -> int:
 def _class_folders(folder: Path) -> list[Path]:
     """The class folders by name; by number where all names are numbers."""
     folders = [each for each in folder.iterdir() if each.is_dir() and each.name[0] != "."]
+    for each in folders:
+        if _NO_NAME.search(each.name):
+            raise InputError(f"{each} is no name for a class in pictures and tables: rename it")
     if all(each.name.isdecimal() for each in folders):
         return sorted(folders, key=lambda each: (int(each.name), each.name))
     return sorted(folders)
