@@ -41,6 +41,13 @@ def test_a_choice_is_returned_or_all_are_listed():
     [
         (-1, 0, float("inf"), False, "--x=-1 is out of range: it must be at least 0 and finite"),
         (0, 0, float("inf"), True, "--x=0 is out of range: it must be above 0 and finite"),
+        (
+            10**400,
+            0,
+            float("inf"),
+            False,
+            "--x=a number too large is out of range: it must be at least 0 and finite",
+        ),
         (5, 1, 4, False, "--x=5 is out of range: it must be at least 1 and at most 4"),
         (
             float("nan"),
