@@ -106,7 +106,8 @@ def load_inputs(workdir: Path, needed: Sequence[str] = ()) -> dict[str, Any]:
 
 def note_command(workdir: Path, command: str) -> str:
     """Add what was typed to command.txt; returns its first line, which began the run."""
-    with (workdir / "command.txt").open("a+") as file:
+    path = workdir / "command.txt"
+    with path.open("a+", encoding="utf-8", errors="backslashreplace") as file:  # a path may be odd
         file.write(command + "\n")
         file.seek(0)
         return file.readline().rstrip("\n")
