@@ -15,7 +15,7 @@ from typing import Any
 
 from absl import flags
 
-from common.errors import DivergedError, FailedRunsError, InputError, StoppedBySignal
+from common.errors import DivergedError, FailedRunsError, InputError, StoppedBySignal, one_line
 from common.memory import is_out_of_memory
 from common.signals import stop_with_parent
 
@@ -184,9 +184,11 @@ def run_to_exit_status(program: Callable[[], None]) -> int:
 
 
 def _fail(message: object, status: int) -> int:
-    print(f"launch.py: {message}", file=sys.stderr, flush=True)
+    print(f"launch.py: {one_line(message)}", file=sys.stderr, flush=True)
     return status
 
 
 if __name__ == "__main__":
+    # A file's name need not be UTF-8, and not every terminal shows every character.
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     sys.exit(run_to_exit_status(main))

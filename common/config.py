@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
@@ -25,11 +26,13 @@ def check_range(
 ) -> None:
     """Raise an InputError unless low <= value <= high (low < value with `open_low`)."""
     within = low < value if open_low else low <= value
-    if not within or not value <= high or math.isinf(value):
+    finite = abs(value) <= sys.float_info.max  # Python's whole numbers have no end
+    if not within or not value <= high or not finite:
         least = f"above {low:g}" if open_low else f"at least {low:g}"
         largest = str(high) if isinstance(high, int) else f"{high:g}"
         most = " and finite" if math.isinf(high) else f" and at most {largest}"
-        raise InputError(f"{what}={value:g} is out of range: it must be {least}{most}")
+        shown = f"{value:g}" if finite or isinstance(value, float) else "a number too large"
+        raise InputError(f"{what}={shown} is out of range: it must be {least}{most}")
 
 
 def override(config: Config, changes: Mapping[str, Any]) -> Config:
@@ -72,15 +75,16 @@ def write_json(path: Path, content: Any) -> None:
     temporary.replace(path)
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """What `write_json` wrote of a dictionary; InputError if the file is damaged."""
+def read_json(path: Path, kind: type = dict) -> Any:
+    """What `write_json` wrote of a dictionary or list (`kind`); InputError if it is damaged."""
     try:
-        content = json.loads(path.read_text())
-        if not isinstance(content, dict):
-            raise ValueError("it holds no object")
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, kind):
+            raise ValueError(f"it holds no {'object' if kind is dict else 'array'}")
         return content
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read: {error}; restore it from a copy") from None
+    except (OSError, ValueError, RecursionError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{path} cannot be read: {reason}; restore it from a copy") from None
 
 
 def save(config: Any, path: Path) -> None:
@@ -90,17 +94,17 @@ def save(config: Any, path: Path) -> None:
 
 def load(kind: type[Config], path: Path) -> Config:
     """Read what `save` wrote; InputError if the file is absent or of another version."""
+    if not path.exists():
+        raise InputError(f"{path} does not exist: --run names a folder that a run wrote")
+    fields = read_json(path)
     try:
-        fields = json.loads(path.read_text())
         if fields.get("task") != getattr(kind, "task", None):
             raise InputError(f"{path} is of a run of --task={fields.get('task')}: give that task")
         for name, hint in get_type_hints(kind).items():
             if name in fields and not _fits(fields[name], hint):
                 raise TypeError(f"{name} is {fields[name]!r}")
         return kind(**fields)
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist: --run names a folder that a run wrote") from None
-    except (ValueError, TypeError, AttributeError, OSError) as error:
+    except TypeError as error:
         raise InputError(f"{path} is not a configuration of this version: {error}") from None
 
 

@@ -1,8 +1,25 @@
 """The exceptions that a person, not a programmer, has to read: one line each, no traceback."""
 
+LONGEST = 1000  # characters of a message
+
+
+def one_line(message: object) -> str:
+    """The message, of any length and content, as a line for a terminal.
+
+    What a damaged file calls its parts stands in messages: characters that would end the line or
+    move the cursor are escaped, and of a long message the middle is left out.
+    """
+    text = str(message)
+    if len(text) > LONGEST:
+        text = f"{text[: LONGEST // 2]} ... {text[-LONGEST // 4 :]}"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
 
 class InputError(Exception):
     """Bad flag, file or data: the line names the thing and the remedy; exit status 2."""
+
+    def __str__(self) -> str:
+        return one_line(super().__str__())
 
 
 class DivergedError(Exception):

@@ -12,7 +12,6 @@ lock             the process that trains here, see common/claim.py
 """
 
 import dataclasses
-import json
 import platform
 import subprocess
 import time
@@ -99,18 +98,16 @@ def check_same(saved: Any, given: Any) -> None:
 def load_inputs(workdir: Path, needed: Sequence[str] = ()) -> dict[str, Any]:
     """What `open_run` was given as `inputs`; InputError unless the `needed` ones are there."""
     path = workdir / "inputs.json"
-    try:
-        inputs = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read, so {workdir} is no run: {error}") from None
-    if not isinstance(inputs, dict) or not set(needed) <= set(inputs):
+    inputs = configs.read_json(path)
+    if not set(needed) <= set(inputs):
         raise InputError(f"{path} is damaged: copy the whole run folder again")
     return inputs
 
 
 def note_command(workdir: Path, command: str) -> str:
     """Add what was typed to command.txt; returns its first line, which began the run."""
-    with (workdir / "command.txt").open("a+") as file:
+    path = workdir / "command.txt"
+    with path.open("a+", encoding="utf-8", errors="backslashreplace") as file:  # a path may be odd
         file.write(command + "\n")
         file.seek(0)
         return file.readline().rstrip("\n")

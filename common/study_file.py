@@ -13,6 +13,7 @@ Settings are called as flags are. Nothing is trained before all of it has been c
 """
 
 import dataclasses
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,22 +26,36 @@ from common.study import Study, Task, check_study, slug
 
 REQUIRED = ("question", "task", "arms")
 TEXTS = ("name", "question", "task", "baseline", "metric", "source", "note")
+MAX_BYTES = 1_000_000  # PyYAML reads this in half a minute
 KEYS = (*TEXTS, "arms", "base", "seeds", "reported", "shown")
 # What the study sets for its runs itself.
 OWN = {"seed": "the study gives every run its seed", "task": "the key task stands above the arms"}
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that stands twice, of which YAML would silently keep the last."""
+    """Refuses what could grow without bound, and keys of which one would silently win."""
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()
+            raise yaml.MarkedYAMLError(
+                problem=f"*{event.anchor} refers to another place: write out what stands there",
+                problem_mark=event.start_mark,
+            )
+        return super().compose_node(parent, index)
 
 
 def _make_mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
     seen = set()
     for key, _ in node.value:
-        if key.value in seen:
-            mark = key.start_mark
-            raise yaml.MarkedYAMLError(problem=f"'{key.value}' stands twice", problem_mark=mark)
-        seen.add(key.value)
+        if not isinstance(key, yaml.ScalarNode):
+            problem = "a key is a list or mapping, not a name"
+        elif key.value in seen:
+            problem = f"'{key.value}' stands twice"
+        else:
+            seen.add(key.value)
+            continue
+        raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
     return loader.construct_mapping(node)
 
 
@@ -77,10 +92,16 @@ def read_study(path: Path, find_task: Callable[[str], Task], tasks: tuple[str, .
 
 def _read_yaml(path: Path) -> dict[Any, Any]:
     try:
+        if path.stat().st_size > MAX_BYTES:
+            raise InputError(f"--study={path} is no study: it has more than {MAX_BYTES:,} bytes")
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # a SafeLoader
+        json.dumps(content, default=str, ensure_ascii=False).encode()  # half a surrogate pair
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise InputError(f"--study={path} cannot be read: {reason}") from None
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        # PyYAML's, for a number of 5000 digits, a date such as 2026-13-41 or !!int before a word.
+        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f" line {mark.line + 1}" if mark else ""

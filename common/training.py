@@ -53,7 +53,7 @@ class TrainingConfig:
 def check_training(config: TrainingConfig) -> None:
     """Raise an InputError for a number out of range or a name that does not exist."""
     for name in ("epochs", "batch_size"):
-        check_range(f"--{name}", getattr(config, name), 1)
+        check_range(f"--{name}", getattr(config, name), 1, 10**9)
     for name in ("learning_rate", "checkpoint_minutes"):
         check_range(f"--{name}", getattr(config, name), 0, open_low=True)
     for name in ("warmup_epochs", "l2", "clip", "patience", "devices", "kernel_rate", "bias_rate"):

@@ -1,6 +1,8 @@
 """Set before jax starts: the CPU, as eight devices, compiled quickly."""
 
 import os
+import socket
+import sys
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 # Eight devices wait for one another in XLA's threads. With as many threads as two cores, work can
@@ -15,3 +17,20 @@ os.environ["XLA_FLAGS"] = (
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 # They count compilations; and nothing of theirs stays behind.
 os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
+
+LOCAL = ("127.0.0.1", "::1", "localhost", "0.0.0.0", socket.gethostname(), "", None)
+
+
+def _forbid_the_network(event: str, arguments: tuple) -> None:
+    """An audit hook: whatever a test trains, loads or shows, it looks up and reaches no host."""
+    if event == "socket.getaddrinfo":
+        host = arguments[0]
+    elif event == "socket.connect" and isinstance(arguments[1], tuple):
+        host = arguments[1][0]
+    else:
+        return
+    host = host.decode() if isinstance(host, bytes) else host
+    assert host in LOCAL, f"a test reached for {host}"  # no OSError, which would be handled
+
+
+sys.addaudithook(_forbid_the_network)

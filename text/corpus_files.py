@@ -27,6 +27,7 @@ EXTENSIONS = {
     ".tsv": "columns",
 }
 _WITH_TERMS = "SemEval XML, CoNLL columns or JSON lines"
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")  # json joins the pairs
 
 
 def read(
@@ -126,18 +127,43 @@ def _parse_json(content: str, name: str, log: Log) -> Reading:
     for n, line in enumerate(conll.split_lines(content), start=1):
         if not line.strip():
             continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            row = None
-        if not isinstance(row, dict) or not isinstance(row.get("text"), str):
-            raise InputError(f'{name}, line {n}: not a JSON object such as {{"text": "..."}}')
+        row = _json_object(line, f"{name}, line {n}")
         terms = row.get("terms", [])
         if not isinstance(terms, list):
             raise InputError(f"{name}, line {n}: terms is not a list such as [[0, 4]]")
         id = str(row["id"]) if row.get("id") is not None else None
         collector.add(n, id, row["text"], [_json_term(n, term, name) for term in terms])
     return collector.reading()
+
+
+def _json_object(line: str, place: str) -> dict[str, Any]:
+    """The object of a line; InputError, saying its place, unless it has a text."""
+    try:
+        row = json.loads(line, object_pairs_hook=_distinct)
+    except _RepeatedKey as error:
+        raise InputError(f"{place}: {error}: delete one") from None
+    except (ValueError, RecursionError):
+        row = None
+    if not isinstance(row, dict) or not isinstance(row.get("text"), str):
+        raise InputError(f'{place}: not a JSON object such as {{"text": "..."}}')
+    if _LONE_SURROGATE.search(row["text"] + str(row.get("id"))):
+        raise InputError(
+            f"{place}: half a surrogate pair (such as \\ud83d) is no character: delete it"
+        )
+    return row
+
+
+class _RepeatedKey(ValueError):
+    pass
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, of which json would keep the last of equal keys without a word."""
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        repeated = next(key for n, (key, _) in enumerate(pairs) if key in dict(pairs[:n]))
+        raise _RepeatedKey(f"the key {repeated[:40]!r} stands twice")
+    return row
 
 
 def _json_term(line: int, term: Any, name: str) -> Term:

@@ -51,12 +51,13 @@ class TrainedExtractor:
         config = configs.override(configs.load(TextConfig, run / "config.json"), changes)
         check_config(config)
         inputs = run_folder.load_inputs(run, ("words", "characters"))
-        lexicon = make_config_lexicon(
-            config,
-            Vocabulary.from_json(inputs["words"]),
-            open_packed(run / "vectors", log=warn),
-            Characters.from_json(inputs["characters"]),
-        )
+        try:
+            words = Vocabulary.from_json(inputs["words"])
+            characters = Characters.from_json(inputs["characters"])
+        except InputError as error:
+            raise InputError(f"{run / 'inputs.json'}: {error}: copy the run again") from None
+        vectors = open_packed(run / "vectors", log=warn)
+        lexicon = make_config_lexicon(config, words, vectors, characters)
         self.config: TextConfig = config
         self.extractor: Extractor = make_extractor(config, lexicon)
         # The optimiser only gives the checkpoint its shape, which no number of steps changes.

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from common.config import read_json
 from common.errors import InputError
 from text import vector_files
 from text.embeddings import (
@@ -31,6 +32,7 @@ from text.vector_files import Log
 
 LookUp = Callable[[tuple[str, ...]], Vectors]
 
+_ENTRY = {"name": str, "dimension": int, "origin": str, "whole": bool}  # of sources.json
 PACK_LIMIT = 200_000_000  # bytes of float16 vectors of one source that a run folder may hold
 
 
@@ -100,12 +102,10 @@ def open_packed(folder: Path, *, log: Log = print) -> PackedVectors:
         InputError: nothing was packed there, or it is damaged.
     """
     listing = folder / "sources.json"
-    try:
-        entries = json.loads(listing.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{listing} is missing or damaged: copy the whole run folder again"
-        ) from error
+    entries = read_json(listing, list)
+    for entry in entries:
+        if not isinstance(entry, dict) or {k: type(v) for k, v in entry.items()} != _ENTRY:
+            raise InputError(f"{listing} is damaged: copy the whole run folder again")
     parts = tuple(
         _open_part(folder, number, **entry, log=log) for number, entry in enumerate(entries)
     )

@@ -12,7 +12,7 @@ from typing import Any
 from common.config import check_range
 from common.errors import InputError
 from common.writer import say, warn
-from text import corpus_files, decoding, highlight, semeval
+from text import conll, corpus_files, decoding, highlight, semeval
 from text.evaluate import Ensemble
 from text.sentences import Sentence, Span
 
@@ -130,20 +130,22 @@ def _read(name: str, path: Path | None) -> Iterator[list[Sentence]]:
             yield list(sentences[start : start + CHUNK])
     elif name == "-":
         for lines in _available_lines():
-            found = [Sentence("", line.rstrip("\r")) for line in lines if line.strip()]
+            found = [Sentence("", line) for line in lines if line.strip()]
             for start in range(0, len(found), CHUNK):
                 yield found[start : start + CHUNK]
     else:
-        yield [Sentence("", name)]
+        yield [Sentence("", os.fsencode(name).decode(errors="replace"))]  # bytes that are no UTF-8
 
 
 def _available_lines() -> Iterator[list[str]]:
     """The lines of standard input, those that are there at once together."""
-    rest = b""
+    rest, encoding = b"", "utf-8-sig"
     while data := os.read(sys.stdin.fileno(), 1 << 16):
         *lines, rest = (rest + data).split(b"\n")
-        yield [line.decode(errors="replace") for line in lines]
-    yield [rest.decode(errors="replace")]
+        if lines:
+            yield conll.split_lines(b"\n".join(lines).decode(encoding, "replace"))
+            encoding = "utf-8"  # a byte order mark stands at the beginning alone
+    yield conll.split_lines(rest.decode(encoding, "replace"))
 
 
 def _term(text: str, span: Span) -> dict[str, Any]:

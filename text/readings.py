@@ -8,6 +8,7 @@ from common.errors import InputError
 from text.sentences import Sentence, Span
 
 Log = Callable[[str], None]
+SHOWN = 100  # characters of a term that a message shows
 
 
 class Reading(NamedTuple):
@@ -62,13 +63,19 @@ class Collector:
         action = f"moved to {span.start} to {span.end}" if span else "skipped"
         self._log(
             f"{self._name}, line {term.line}, sentence {id}: "
-            f"the term {term.term!r} is not at {term.start} to {term.end}: {action}"
+            f"the term {_short(repr(term.term))} is not at {_short(str(term.start))} to "
+            f"{_short(str(term.end))}: {action}"
         )
         return span
 
     def reading(self) -> Reading:
         """What was gathered."""
         return Reading(tuple(self._sentences.values()), self._repaired, self._skipped)
+
+
+def _short(text: str) -> str:
+    """For a message: what a damaged file holds there may be of any length."""
+    return text if len(text) <= SHOWN else text[:SHOWN] + "..."
 
 
 def place(text: str, term: Term) -> Span | None:

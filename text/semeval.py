@@ -64,6 +64,10 @@ class _Handler:
     def start(self, tag: str, attributes: dict[str, str]) -> None:
         line = self._parser.CurrentLineNumber
         if tag == "sentence":
+            if self._line:
+                raise InputError(
+                    f"{self._name}, line {line}: a sentence in that of line {self._line}: close it"
+                )
             self._id, self._line, self._text, self._terms = attributes.get("id"), line, None, []
         elif tag == "text" and self._line:
             self._in_text, self._text = True, []

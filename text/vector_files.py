@@ -31,6 +31,7 @@ Log = Callable[[str], None]
 
 _PEEK = 1 << 18  # bytes that show the format: 100 lines of 300 numbers
 _BLOCK = 1 << 20  # bytes of a binary file read at a time
+_LINE, _FIELD = 1 << 16, 64  # bytes of the longest line: for its word, for each number
 _REMEDIES = {
     b"PK\x03\x04": "is a zip archive: unpack it and give the file inside",
     b"\xba\x16\x4f\x2f": "is a fastText model: give the .vec file that belongs to it",
@@ -50,6 +51,8 @@ class VectorFile(NamedTuple):
 @contextmanager
 def _open(path: Path) -> Iterator[BufferedIOBase]:
     """The content of `path`, unpacked where gzip's magic number is; errors as InputError."""
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path} cannot be read: it is no regular file; {ACCEPTED}")
     try:
         with open(path, "rb") as raw:
             gzipped = raw.read(2) == b"\x1f\x8b"
@@ -160,11 +163,20 @@ def _parse(numbers: bytes, dimension: int) -> np.ndarray | None:
     return vector if len(vector) == dimension else None
 
 
+def _lines(stream: BufferedIOBase, longest: int) -> Iterator[bytes]:
+    """The lines of a stream in bounded memory: one of more than `longest` bytes comes empty."""
+    while line := stream.readline(longest):
+        whole = line.endswith(b"\n") or len(line) < longest
+        yield line if whole else b""
+        while line and not line.endswith(b"\n"):
+            line = stream.readline(longest)
+
+
 def _read_text(file: VectorFile, wanted: Container[str] | None, log: Log) -> _Rows:
     """Line number, word and vector of each wanted word, and of each line without a word."""
     number = 0
     with _open(file.path) as stream:
-        for number, line in enumerate(stream, 1):
+        for number, line in enumerate(_lines(stream, _LINE + _FIELD * file.dimension), 1):
             if number == 1 and file.total is not None:
                 continue
             field, numbers = _split(line, file.dimension)
@@ -258,14 +270,14 @@ def open_packed(stem: Path, dimension: int) -> tuple[list[str], np.ndarray]:
     """
     files = _packed_files(stem)
     try:
-        mapped = np.load(files[0], mmap_mode="r", allow_pickle=False)
+        mapped = np.lib.format.open_memmap(files[0], mode="r")  # takes no pickle and no zip
         text = files[1].read_bytes().decode()
-    except (OSError, ValueError, EOFError) as error:
+    except Exception as error:  # numpy raises nearly every kind for a damaged header
         raise InputError(
             f"{files[0]} or {files[1]} is missing or damaged: copy the run folder again"
         ) from error
     words = text.split("\n")[:-1]
-    if mapped.shape != (len(words), dimension):
+    if mapped.shape != (len(words), dimension) or mapped.dtype != np.float16:
         raise InputError(
             f"{files[0]} and {files[1]} do not belong together: copy the run folder again"
         )

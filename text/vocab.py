@@ -44,6 +44,12 @@ def _check_distinct(items: Sequence[str], what: str) -> None:
         raise InputError(f"the {what} hold {repeated[0]!r} twice: the file is damaged")
 
 
+def _listed(items: list[str], what: str) -> tuple[str, ...]:
+    if not isinstance(items, list):
+        raise InputError(f"the {what} are no list: the file is damaged")
+    return tuple(items)
+
+
 @dataclass(frozen=True)
 class Vocabulary:
     """Words and their rows in an embedding matrix, [len(words) + 1, D]; row 0 is padding.
@@ -65,7 +71,7 @@ class Vocabulary:
     @classmethod
     def from_json(cls, words: list[str]) -> "Vocabulary":
         """The vocabulary that `to_json` listed; InputError for a repeated or empty word."""
-        return cls(tuple(words))
+        return cls(_listed(words, "words of the vocabulary"))
 
     def to_json(self) -> list[str]:
         """The words in order."""
@@ -109,7 +115,7 @@ class Characters:
     @classmethod
     def from_json(cls, characters: list[str]) -> "Characters":
         """The inventory that `to_json` listed; InputError for a repeated or empty character."""
-        return cls(tuple(characters))
+        return cls(_listed(characters, "characters"))
 
     def to_json(self) -> list[str]:
         """The characters in order."""

@@ -43,7 +43,7 @@ def read(cache: Path, identity: str, log: Log) -> tuple[Arrays, str] | None:
         if info["identity"] != identity:
             return None  # the source files have changed since
         parts = {
-            part: np.load(cache / f"{part}.npy", mmap_mode="r", allow_pickle=False)
+            part: np.lib.format.open_memmap(cache / f"{part}.npy", mode="r")  # no pickle, no zip
             for part in ("train_images", "train_labels", "test_images", "test_labels")
         }
         arrays = Arrays(
@@ -54,7 +54,7 @@ def read(cache: Path, identity: str, log: Log) -> tuple[Arrays, str] | None:
         if fingerprint(arrays) != info["fingerprint"]:
             raise ValueError("the pixels do not have the fingerprint noted beside them")
         return arrays, info["fingerprint"]
-    except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+    except Exception as error:  # numpy raises nearly every kind for a damaged .npy
         log(f"cache {cache} is unusable and ignored: {error}")
         return None
 
@@ -87,7 +87,7 @@ def read_statistics(cache: Path, split: str, digest: str) -> Statistics | None:
         if noted["fingerprint"] != digest:
             return None
         mean, std = np.array(noted["mean"], np.float32), np.array(noted["std"], np.float32)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None  # computing them again takes less than a second
     usable = mean.ndim == 1 and mean.shape == std.shape and np.all(np.isfinite(mean))
     return (mean, std) if usable and np.all(std > 0) else None

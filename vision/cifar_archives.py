@@ -1,7 +1,7 @@
 """CIFAR-10 and CIFAR-100 as Krizhevsky published them: python or binary batches.
 
 Read from the folder or from the .tar.gz. Both are treated as untrusted: nothing is
-extracted to disk, and the python batches (pickles) can build nothing but inert stand-ins.
+extracted to disk, and the python batches, which are pickles, are read without unpickling.
 Source: https://www.cs.toronto.edu/~kriz/cifar.html, which defines both formats.
 """
 
@@ -21,7 +21,7 @@ from vision.cifar_pickle import read_pickle
 
 TRAIN_ROWS, TEST_ROWS = 50_000, 10_000
 PIXELS = 3 * 32 * 32  # bytes of an image: red, green and blue planes, each by rows
-MAX_UNPACKED = 512 << 20  # bytes; the originals unpack to less than 190 MB
+MAX_UNPACKED = 256 << 20  # bytes; the originals unpack to less than 190 MB
 REMEDY = "it may be truncated or altered: fetch it again"
 
 
@@ -34,6 +34,7 @@ class Layout(NamedTuple):
     train: tuple[str, ...]
     test: tuple[str, ...]
     meta: str  # class names: lines of text, or names_key in a pickle
+    classes: int
     label_bytes: int = 0  # binary form: bytes before each image, the last one the label
     labels_key: str = ""  # python form
     names_key: str = ""  # python form
@@ -49,6 +50,7 @@ LAYOUTS = {
             _BATCHES,
             ("test_batch",),
             "batches.meta",
+            10,
             labels_key="labels",
             names_key="label_names",
         ),
@@ -59,6 +61,7 @@ LAYOUTS = {
             tuple(f"{batch}.bin" for batch in _BATCHES),
             ("test_batch.bin",),
             "batches.meta.txt",
+            10,
             label_bytes=1,
         ),
     ),
@@ -70,6 +73,7 @@ LAYOUTS = {
             ("train",),
             ("test",),
             "meta",
+            100,
             labels_key="fine_labels",
             names_key="fine_label_names",
         ),
@@ -80,6 +84,7 @@ LAYOUTS = {
             ("train.bin",),
             ("test.bin",),
             "fine_label_names.txt",
+            100,
             label_bytes=2,  # coarse, fine
         ),
     ),
@@ -192,8 +197,8 @@ def _class_names(layout: Layout, content: bytes, place: str) -> tuple[str, ...]:
         names = [
             name.decode("utf-8", "replace") if isinstance(name, bytes) else name for name in names
         ]
-    if not names or not all(isinstance(name, str) for name in names):
-        raise InputError(f"{place}: no class names in it; {REMEDY}")
+    if len(names) != layout.classes or not all(isinstance(name, str) for name in names):
+        raise InputError(f"{place} does not hold {layout.classes} class names; {REMEDY}")
     return tuple(names)
 
 

@@ -6,21 +6,16 @@ validation part from the training split and computes the channel statistics of t
 
 import hashlib
 import importlib.util
-import io
-import json
 import os
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from common.errors import InputError
-from vision import array_cache, cifar_archives, digits, download, image_folder, tfrecord
-from vision.arrays import Arrays, Source, Split, channel_statistics, fingerprint, stratified
+from vision import array_cache, cifar_archives, digits, download, image_folder, tfds_folder
+from vision.arrays import Source, Split, channel_statistics, fingerprint, stratified
 
 DATASETS = ("cifar10", "cifar100", "digits", "folder")
 CLASS_COUNTS = {"cifar10": 10, "cifar100": 100}
@@ -171,7 +166,7 @@ def _find(name: str, data_dir: str | None, log: Log) -> Source:
 
 
 def _find_cifar(name: str, path: Path, log: Log) -> Source | None:
-    found = _find_tfds(name, path) or cifar_archives.find(name, path)
+    found = tfds_folder.find(name, path) or cifar_archives.find(name, path)
     if found is None and (path / "train").is_dir() and (path / "test").is_dir():
         found = image_folder.find(path, log)
         count = image_folder.count_classes(path / "train")
@@ -187,7 +182,7 @@ def _find_default(name: str, log: Log) -> Source:
     """Among prepared tensorflow-datasets, among downloaded archives, or from the network."""
     tfds_dir = Path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
     archives = tfds_dir / "downloads" / "manual"  # where tensorflow-datasets looks, too
-    found = _find_tfds(name, tfds_dir) or cifar_archives.find(name, archives)
+    found = tfds_folder.find(name, tfds_dir) or cifar_archives.find(name, archives)
     return found or _download(name, tfds_dir, archives, log)
 
 
@@ -210,7 +205,7 @@ def _download(name: str, tfds_dir: Path, archives: Path, log: Log) -> Source:
             _prepare(name, tfds_dir, archives)
         except Exception as error:  # a broken TensorFlow must not waste a download of hours
             log(f"tensorflow-datasets could not prepare {name} ({error}): reading {archive}")
-    found = _find_tfds(name, tfds_dir) or cifar_archives.find(name, archive)
+    found = tfds_folder.find(name, tfds_dir) or cifar_archives.find(name, archive)
     if found is None:
         raise InputError(f"{archive} holds no {name}: remove it and start again")
     return found
@@ -227,88 +222,3 @@ def _prepare(name: str, tfds_dir: Path, archives: Path) -> None:
     config = tfds.download.DownloadConfig(manual_dir=archives, try_download_gcs=False)
     builder = tfds.builder(name, data_dir=tfds_dir, file_format="array_record")
     builder.download_and_prepare(download_config=config)
-
-
-def _find_tfds(name: str, path: Path) -> Source | None:
-    """`path` as tfds root, as the data set's folder, or as the folder of one version."""
-    infos = [path / "dataset_info.json", *path.glob("*/dataset_info.json")]
-    infos += path.glob(f"{name}/*/dataset_info.json")
-    versions = []
-    for info in infos:
-        if not info.is_file() or "incomplete" in info.parent.name:
-            continue
-        try:
-            noted = json.loads(info.read_text())
-            if noted["name"] == name:
-                numbers = [int(part) for part in re.findall(r"\d+", noted["version"])]
-                versions.append((numbers, info.parent.resolve()))
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{info} is damaged ({error}): prepare the data set again") from error
-    if not versions:
-        return None
-    folder = max(versions)[1]
-    files = tuple(file for file in folder.iterdir() if file.is_file())
-    return Source(str(folder), files, lambda: _read_tfds(folder))
-
-
-def _read_tfds(folder: Path) -> Arrays:
-    """Both splits of a prepared data set, without TensorFlow."""
-    import tensorflow_datasets as tfds
-
-    builder = tfds.builder_from_directory(folder)
-    for split in ("train", "test"):
-        if split not in builder.info.splits:
-            raise InputError(f"{folder} has no {split} split: prepare the data set again")
-    classes = tuple(builder.info.features["label"].names)
-    train, test = (_read_tfds_split(builder, split) for split in ("train", "test"))
-    return Arrays(train, test, classes)
-
-
-def _read_tfds_split(builder: Any, split: str) -> Split:
-    info = builder.info.splits[split]
-    classes = builder.info.features["label"].num_classes
-    images = np.empty((info.num_examples, 32, 32, 3), np.uint8)
-    labels = np.empty(info.num_examples, np.int32)
-    row = 0
-    for file, length in zip(info.filepaths, info.shard_lengths, strict=True):
-        end = row + length
-        try:
-            for example in _examples(builder, split, file, range(row, end)):
-                image, label = _decode(example["image"]), int(example["label"])
-                if image.shape != (32, 32, 3) or not 0 <= label < classes:
-                    raise ValueError(f"an image of shape {image.shape} with label {label}")
-                images[row], labels[row] = image, label
-                row += 1
-        except InputError:
-            raise
-        except Exception as error:  # array_record, protobuf and PIL have no error in common
-            reason = "no such file" if not Path(file).is_file() else " ".join(str(error).split())
-            at = row - (end - length)
-            raise InputError(
-                f"{file} cannot be read at record {at} of {length} ({reason}): "
-                "prepare the data set again"
-            ) from error
-        if row != end:
-            raise InputError(f"{file} holds {row - end + length} records, expected {length}")
-    return Split(images, labels)
-
-
-def _examples(builder: Any, split: str, file: Path, rows: range) -> Iterator[dict[str, Any]]:
-    """The examples of one shard, which holds these rows of the split; images still encoded."""
-    import tensorflow_datasets as tfds
-
-    decoders = {"image": tfds.decode.SkipDecoding()}
-    if builder.info.file_format == tfds.core.FileFormat.TFRECORD:
-        parse = builder.info.features.deserialize_example_np
-        for record in islice(tfrecord.read_records(Path(file)), len(rows) + 1):
-            yield parse(record, decoders=decoders)
-    else:
-        records = builder.as_data_source(split, decoders=decoders)
-        for at in range(0, len(rows), 500):  # in blocks, which array_record prefers
-            yield from records.__getitems__(list(rows[at : at + 500]))
-
-
-def _decode(encoded: bytes) -> np.ndarray:
-    from PIL import Image
-
-    return np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB"))

@@ -127,16 +127,11 @@ def _append(url: str, response: Any, part: Path, size: int, bar: Any) -> None:
     resumes = response.status == 206
     begin = _size(part) if resumes else 0
     with response, part.open("ab" if resumes else "wb") as file:
-        offered = (
-            response.headers.get("Content-Range", "").partition("/")[2]
-            if resumes
-            else (response.headers.get("Content-Length", ""))
-        )
-        if offered.isdecimal() and int(offered) != size:
-            raise InputError(
-                f"{url} offers {int(offered):,} bytes, expected {size:,}: not the file"
-            )
-        if resumes and not response.headers["Content-Range"].startswith(f"bytes {begin}-"):
+        span, whole = (response.headers.get(f"Content-{it}", "") for it in ("Range", "Length"))
+        offered = span.partition("/")[2] if resumes else whole
+        if offered.isdecimal() and offered != str(size):
+            raise InputError(f"{url} offers {offered} bytes, expected {size}: not the file")
+        if resumes and not span.startswith(f"bytes {begin}-"):
             raise NoConnection(f"asked for bytes from {begin} on, got another range")
         bar.n = begin
         bar.refresh()

@@ -50,13 +50,30 @@ def load_run(run: Path, changes: dict[str, Any]) -> TrainedClassifier:
     config = configs.override(config, changes)
     check_config(config)
     inputs = run_folder.load_inputs(run, ("classes", "mean", "std", "fingerprint"))
-    mean, std = (np.array(inputs[name], np.float32) for name in ("mean", "std"))
-    classifier = make_classifier(config, tuple(inputs["classes"]), mean, std)
+    classifier = make_classifier(config, *checked_inputs(inputs, run / "inputs.json"))
     # The optimiser only gives the checkpoint its shape, which no number of steps changes.
     tx, _ = make_optimization(config, steps=10_000)
     like = classifier.devices.abstract(init_state(config, classifier, tx))
     state, _ = Checkpoints(run / "checkpoints").restore("best", like)
     return TrainedClassifier(config, classifier, state.variables, inputs["fingerprint"])
+
+
+def checked_inputs(
+    inputs: dict[str, Any], path: Path
+) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:
+    """Class names, and mean and deviation of the channels as float32 [3]."""
+    classes = inputs["classes"]
+    try:
+        mean, std = (np.array(inputs[name], np.float32) for name in ("mean", "std"))
+        usable = (
+            mean.shape == std.shape == (3,) and np.isfinite(mean).all() and np.isfinite(std).all()
+        )
+        usable = usable and (std > 0).all()
+    except (ValueError, TypeError, OverflowError):
+        usable = False
+    if not usable or not isinstance(classes, list) or not all(type(c) is str for c in classes):
+        raise InputError(f"{path} is damaged: copy the whole run folder again")
+    return tuple(classes), mean, std
 
 
 def evaluate(run: Path, changes: dict[str, Any], *, as_json: bool) -> dict[str, Any]:

@@ -1,9 +1,13 @@
 """Images in class folders, and images one by one, as uint8 RGB of one size."""
 
 import os
+import re
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,51 +16,79 @@ from common.writer import warn
 from vision.arrays import TEST_FRACTION, Arrays, Source, Split, take_test
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
+# No other decoder of PIL's is tried: some run programs, such as Ghostscript.
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF")
+_NO_NAME = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")  # control characters, bytes that are no UTF-8
 Labelled = list[tuple[Path, int]]
 
 
 def read_image(path: str | Path, size: tuple[int, int] = (32, 32)) -> np.ndarray:
-    """Read one image as RGB of `size`.
+    """Read one image as RGB of `size`, of an animation the first picture.
 
     Upright by its EXIF tag, transparency over white, the largest centred part of the right
     aspect, then PIL's bilinear resize (which averages when it shrinks). An image that has
     the size already keeps its pixels.
 
     Args:
-        path: any file that PIL decodes.
+        path: a file of any of FORMATS, whatever its name says.
         size: height and width in pixels.
 
     Returns:
         uint8 [H, W, 3].
 
     Raises:
-        InputError: the file is missing or does not decode.
+        InputError: the file is missing, does not decode, or has more pixels (89 million) than
+            PIL decodes without a warning.
     """
-    from PIL import Image, ImageOps
-
-    height, width = size
+    if not Path(path).is_file():  # a named pipe would be waited for without end
+        raise InputError(f"{path} does not decode as an image (no such file): replace or remove it")
     try:
-        with Image.open(path) as opened:
-            image = ImageOps.exif_transpose(opened)
-            if image.mode.startswith("I"):  # 16 bits: PIL would cut, not scale
-                image = Image.fromarray(_to_8_bits(np.asarray(image)))
-            if image.has_transparency_data:
-                image = image.convert("RGBA")
-                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-            image = image.convert("RGB")
-            if image.size != (width, height):
-                image = ImageOps.fit(image, (width, height), Image.Resampling.BILINEAR)
-            return np.array(image)
+        with open_image(path) as opened:
+            return _to_rgb(opened, size)
     except Exception as error:  # PIL's plugins raise nearly every kind
-        reason = " ".join(str(error).split()) if Path(path).is_file() else "no such file"
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(
             f"{path} does not decode as an image ({reason}): replace or remove it"
         ) from error
 
 
+def open_image(file: Any) -> Any:
+    """A PIL image, not yet decoded, of a path or a binary file; errors as PIL raises them."""
+    return _pillow().open(file, formats=FORMATS)
+
+
+@cache
+def _pillow() -> Any:
+    """PIL's Image, made to refuse what has too many pixels and to be quiet about the rest."""
+    from PIL import Image
+
+    warnings.filterwarnings("ignore", module="PIL")  # odd metadata of an image that does decode
+    warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
+    return Image
+
+
+def _to_rgb(image: Any, size: tuple[int, int]) -> np.ndarray:
+    """An open image as uint8 [H, W, 3]."""
+    from PIL import Image, ImageOps
+
+    height, width = size
+    image = ImageOps.exif_transpose(image)
+    if image.mode == "F":
+        raise ValueError("its pixels are floating-point numbers of no known range")
+    if image.mode.startswith("I"):  # 16 bits: PIL would cut, not scale
+        image = Image.fromarray(_to_8_bits(np.asarray(image)))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    image = image.convert("RGB")
+    if image.size != (width, height):
+        image = ImageOps.fit(image, (width, height), Image.Resampling.BILINEAR)
+    return np.array(image)
+
+
 def _to_8_bits(levels: np.ndarray) -> np.ndarray:
     """Grey levels of 16 bits as uint8: the high byte."""
-    return np.clip(levels.astype(np.float64) / 257, 0, 255).round().astype(np.uint8)
+    return np.clip(levels.astype(np.float32) / 257, 0, 255).round().astype(np.uint8)
 
 
 def find_images(path: str | Path) -> list[Path]:
@@ -69,7 +101,8 @@ def find_images(path: str | Path) -> list[Path]:
     if path.is_file():
         return [path]
     if not path.is_dir():
-        raise InputError(f"{path} does not exist: give an image file or a folder of images")
+        what = "is no regular file" if path.exists() else "does not exist"
+        raise InputError(f"{path} {what}: give an image file or a folder of images")
     files = _files_under(path)
     images = [file for file in files if _is_image(file)]
     if not images:
@@ -135,6 +168,9 @@ def count_classes(folder: Path) -> int:
 def _class_folders(folder: Path) -> list[Path]:
     """The class folders by name; by number where all names are numbers."""
     folders = [each for each in folder.iterdir() if each.is_dir() and each.name[0] != "."]
+    for each in folders:
+        if _NO_NAME.search(each.name):
+            raise InputError(f"{each} is no name for a class in pictures and tables: rename it")
     if all(each.name.isdecimal() for each in folders):
         return sorted(folders, key=lambda each: (int(each.name), each.name))
     return sorted(folders)

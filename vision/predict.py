@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from common.config import check_range
-from common.errors import InputError
+from common.errors import InputError, one_line
 from common.writer import say
 from vision import scoring
 from vision.classifier import Scorer
@@ -46,7 +46,7 @@ def predict(
     scorer = Scorer(trained.classifier, trained.config.tta)
     classes = trained.classifier.classes
     variables, size = scorer.replicate(trained.variables), min(CHUNK, len(paths))
-    width = max(len(str(path)) for path in paths)
+    width = max(len(one_line(path)) for path in paths)
     failed: dict[Path, InputError] = {}
     for start in range(0, len(paths), size):
         read: list[tuple[Path, np.ndarray]] = []
@@ -64,7 +64,10 @@ def predict(
                 found = [{"class": name, "probability": p} for name, p in best]
                 say(json.dumps({"image": str(path), "classes": found}))
             else:
-                say(f"{path!s:<{width}}  " + "  ".join(f"{name} {p:.4f}" for name, p in best))
+                say(
+                    f"{one_line(path):<{width}}  "
+                    + "  ".join(f"{name} {p:.4f}" for name, p in best)
+                )
     if failed:
         first, *others = failed
         more = f"; likewise {', '.join(map(str, others))}" if others else ""

@@ -8,6 +8,7 @@ Source: https://www.tensorflow.org/tutorials/load_data/tfrecord.
 
 import struct
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 from common.errors import InputError
@@ -38,18 +39,20 @@ def read_records(path: Path) -> Iterator[bytes]:
     Raises:
         InputError: a length with a wrong checksum, or the file ends inside a record.
     """
-    content = path.read_bytes()
-    start = number = 0
-    while start < len(content):
-        begin = start + _HEADER.size
-        if begin <= len(content):
-            length, checksum = _HEADER.unpack_from(content, start)
-            if masked_crc32c(content[start : start + 8]) != checksum:
+    left = path.stat().st_size
+    with path.open("rb") as file:
+        for number in count():
+            header = file.read(_HEADER.size)
+            if not header:
+                return
+            cut = InputError(f"{path} ends inside record {number}: prepare it again")
+            if len(header) < _HEADER.size:
+                raise cut
+            length, checksum = _HEADER.unpack(header)
+            if masked_crc32c(header[:8]) != checksum:
                 raise InputError(f"{path} is damaged at record {number}: prepare it again")
-        if begin > len(content) or begin + length + _FOOTER > len(content):
-            raise InputError(
-                f"{path} ({len(content):,} bytes) ends inside record {number}: prepare it again"
-            )
-        yield content[begin : begin + length]
-        start = begin + length + _FOOTER
-        number += 1
+            left -= _HEADER.size + length + _FOOTER
+            if left < 0:  # known before the length is believed and as much memory is taken
+                raise cut
+            yield file.read(length)
+            file.read(_FOOTER)

@@ -41,6 +41,13 @@ def test_a_choice_is_returned_or_all_are_listed():
     [
         (-1, 0, float("inf"), False, "--x=-1 is out of range: it must be at least 0 and finite"),
         (0, 0, float("inf"), True, "--x=0 is out of range: it must be above 0 and finite"),
+        (
+            10**400,
+            0,
+            float("inf"),
+            False,
+            "--x=a number too large is out of range: it must be at least 0 and finite",
+        ),
         (5, 1, 4, False, "--x=5 is out of range: it must be at least 1 and at most 4"),
         (
             float("nan"),
@@ -80,7 +87,7 @@ def test_json_keeps_every_value(tmp_path, rate):
 @pytest.mark.parametrize(
     "content",
     [
-        "", "{", "[1]", '{"colour": 1}', '{"epochs": "3"}', '{"epochs": 3.5}', '{"epochs": true}',
+        '{"colour": 1}', '{"epochs": "3"}', '{"epochs": 3.5}', '{"epochs": true}',
         '{"rate": null}', '{"crf": 1}', '{"dropout": "x"}',
     ],
 )  # fmt: skip
@@ -88,6 +95,17 @@ def test_a_file_that_is_no_configuration_is_named(tmp_path, content):
     (tmp_path / "config.json").write_text(content)
     with pytest.raises(InputError, match="config.json is not a configuration of this version"):
         configs.load(Config, tmp_path / "config.json")
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[1]", "[" * 100_000, "1" * 5000, b"\xff", b'\x00{"rate": 1}']
+)
+def test_a_file_that_is_no_object_is_named(tmp_path, content):
+    path = tmp_path / "config.json"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    for read in (configs.read_json, lambda path: configs.load(Config, path)):
+        with pytest.raises(InputError, match="config.json cannot be read: [^\n]*; restore it"):
+            read(path)
 
 
 def test_whole_numbers_are_numbers(tmp_path):

@@ -91,11 +91,16 @@ def test_a_folder_that_cannot_be_written(tmp_path):
         run_folder.open_run(tmp_path / "file" / "run", Config(), INPUTS)
 
 
+def test_a_command_with_bytes_that_are_no_text_is_noted(tmp_path):
+    run_folder.note_command(tmp_path, "python launch.py --data_dir=\udcff")
+    assert run_folder.note_command(tmp_path, "again") == r"python launch.py --data_dir=\udcff"
+
+
 @pytest.mark.parametrize("content", [None, "", "{"])
 def test_inputs_that_cannot_be_read(tmp_path, content):
     if content is not None:
         (tmp_path / "inputs.json").write_text(content)
-    with pytest.raises(InputError, match="inputs.json cannot be read, so .* is no run"):
+    with pytest.raises(InputError, match="inputs.json cannot be read: "):
         run_folder.load_inputs(tmp_path)
 
 

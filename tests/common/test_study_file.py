@@ -82,3 +82,25 @@ def test_a_file_that_cannot_be_read(tmp_path):
     (tmp_path / "x.yaml").write_bytes(b"\xff\xfe\xfa")
     with pytest.raises(InputError, match="x.yaml cannot be read: it is not UTF-8 text"):
         read_study(tmp_path / "x.yaml", lambda name: TASK, ("toy",))
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("a: &a [x]\nb: *a", "line 2 is not YAML: *a refers to another place: write out"),
+        ("a: &a {b: *a}", "line 1 is not YAML: *a refers"),
+        ("a: !!python/object/apply:os.system [id]", "line 1 is not YAML: could not determine"),
+        ("a: " + "[" * 2000, "is not YAML: maximum recursion depth"),
+        ("a: !!int b", "is not YAML: invalid literal"),
+        ("a: 2026-13-41", "is not YAML: month must be in"),
+        ("a: " + "9" * 5000, "is not YAML: Exceeds the limit"),
+        ("? [a]\n: b", "line 1 is not YAML: a key is a list or mapping, not a name"),
+        ('a: "\\ud800"', "is not YAML: 'utf-8' codec can't encode"),
+        ("# " + "x" * 1_000_000, "is no study: it has more than 1,000,000 bytes"),
+    ],
+    ids=lambda value: value[:20],
+)
+def test_hostile_yaml(tmp_path, text, message):
+    with pytest.raises(InputError) as error:
+        read(tmp_path, text)
+    assert message in str(error.value)

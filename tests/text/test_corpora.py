@@ -123,6 +123,13 @@ def test_merge_repeated(tmp_path):
         ("a.jsonl", b'{"text": "a"}\n{"text": "b"', "a.jsonl, line 2: not a JSON object such as "),
         ("a.jsonl", b"[" * 100_000, "a.jsonl, line 1: not a JSON object such as "),
         ("a.jsonl", b'{"text": 1}', "a.jsonl, line 1: not a JSON object such as "),
+        (
+            "a.jsonl",
+            b'{"text": "a", "text": "b"}',
+            "line 1: the key 'text' stands twice: delete one",
+        ),
+        ("a.jsonl", b'{"text": "\\ud83d."}', "a.jsonl, line 1: half a surrogate pair"),
+        ("a.jsonl", b'{"text": "a", "terms": [[0, ' + b"9" * 5000 + b"]]}", "line 1: not a JSON"),
         ("a.jsonl", b'["a"]', 'a.jsonl, line 1: not a JSON object such as {"text": "..."}'),
         ("a.jsonl", b'{"text": "a", "terms": "a"}', "a.jsonl, line 1: terms is not a list such"),
         ("a.jsonl", b'{"text": "a", "terms": [1]}', "a.jsonl, line 1: 1 is no term such as [0, 4]"),

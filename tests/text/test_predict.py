@@ -1,6 +1,7 @@
 """A finished run is scored again, averaged with another, and used on anyone's text."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -168,3 +169,14 @@ def test_runs_that_cut_sentences_otherwise_are_not_averaged(runs, tmp_path):
     (other / "config.json").write_text(json.dumps(config | {"max_length": 50}))
     with pytest.raises(InputError, match=f"--run={other} has another --max_length than"):
         launch({"devices": 1}, mode="eval", run=[runs[0], str(other)])
+
+
+def test_standard_input_has_every_kind_of_line_end_and_no_byte_order_mark(tmp_path, monkeypatch):
+    text = "\ufeffone\r\ntwo\rthree\u2028\x85\x0b\x0cis one\n\ncaf\u00e9"
+    (tmp_path / "a").write_bytes(text.encode() + b" \xff\n")
+    with (tmp_path / "a").open() as file:
+        monkeypatch.setattr("sys.stdin", file)
+        found = [sentence.text for chunk in predict._read("-", None) for sentence in chunk]
+    assert found == ["one", "two", "three\u2028\x85\x0b\x0cis one", "caf\u00e9 \ufffd"]
+    [[sentence]] = predict._read(os.fsdecode(b"caf\xe9 here"), None)
+    assert sentence.text == "caf\ufffd here"

@@ -106,6 +106,7 @@ def test_lines_of_an_old_macintosh_are_counted():
         (b"<a>\n<b>\n</a>", "f.xml, line 3: not XML (mismatched tag): repair it"),
         (b"<a>\n&nbsp;</a>", "f.xml, line 2: not XML (undefined entity): repair it"),
         (b"<a>\n\xff</a>", "f.xml, line 2: not XML (not well-formed (invalid token)): repair it"),
+        (b"<a><sentence>\n<sentence>", "f.xml, line 2: a sentence in that of line 1: close it"),
         (b"<a>", "f.xml, line 1: not XML (no element found): repair it"),
         (b'<?xml version="1.0" encoding="nothing"?><a/>', "f.xml, line 1: not XML (unknown enc"),
         (b'<?xml version="1.0" encoding="gbk"?><a/>', "f.xml, line 1: not XML (multi-byte enc"),

@@ -1,6 +1,7 @@
 """Files of word vectors: every format, ragged, cut off, and not vectors at all."""
 
 import gzip
+import os
 import tracemalloc
 
 import numpy as np
@@ -240,3 +241,21 @@ def test_damaged_packed_files(tmp_path, damage, part):
     with pytest.raises(InputError, match=part) as caught:
         open_packed(tmp_path / "0", DIMENSION)
     assert str(tmp_path / "0.npy") in str(caught.value)
+
+
+def test_a_line_without_end_takes_no_memory(tmp_path):
+    path = tmp_path / "a.vec"
+    path.write_bytes(b"a 1 2 3\n" * 99 + b"1 " * (1 << 24) + b"\nb 4 5 6\n")
+    lines = []
+    tracemalloc.start()
+    found = [word for word, _ in vector_files.read(vector_files.sniff(path), None, lines.append)]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found == ["a"] * 99 + ["b"] and "the first is line 100" in lines[0]
+    assert peak < 4 << 20
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.vec")
+    with pytest.raises(InputError, match="pipe.vec cannot be read: it is no regular file"):
+        vector_files.sniff(tmp_path / "pipe.vec")

@@ -1,11 +1,9 @@
 """Look-up, reading without TensorFlow, cache, split and statistics."""
 
 import hashlib
-import io
 import json
 import os
 import socket
-import struct
 import subprocess
 import sys
 import threading
@@ -17,17 +15,16 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from common.errors import InputError
-from vision import cifar_archives, datasets, download, tfrecord
+from tests.vision.tfds_cases import CLASSES, png, rows, write_tfds
+from vision import cifar_archives, datasets, download, tfds_folder
 from vision.arrays import channel_statistics, stratified
 from vision.datasets import load
 
 ROOT = Path(__file__).resolve().parents[2]
 REAL = ROOT.parent / "shared" / "data" / "tfds"
 needs_real = pytest.mark.skipif(not REAL.is_dir(), reason="../shared/data/tfds is absent")
-CLASSES = [f"class_{label}" for label in range(10)]
 
 
 @pytest.fixture(autouse=True)
@@ -41,89 +38,6 @@ def surroundings(tmp_path, monkeypatch):
 
 def silent(line):
     pass
-
-
-def rows(count, seed):
-    """Images and labels, each class as often as another."""
-    rng = np.random.default_rng(seed)
-    images = rng.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
-    return images, rng.permutation(np.arange(count) % 10)
-
-
-def png(pixels):
-    stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, "png")
-    return stream.getvalue()
-
-
-def example(image, label):
-    from tensorflow_datasets.proto import tf_example_pb2
-
-    message = tf_example_pb2.Example()
-    message.features.feature["image"].bytes_list.value.append(image)
-    message.features.feature["label"].int64_list.value.append(label)
-    return message.SerializeToString()
-
-
-def write_tfrecord(path, records):
-    frame = tfrecord.masked_crc32c
-    with path.open("wb") as file:
-        for record in records:
-            length = struct.pack("<Q", len(record))
-            file.write(length + struct.pack("<I", frame(length)) + record + bytes(4))
-
-
-def write_array_record(path, records):
-    from array_record.python.array_record_module import ArrayRecordWriter
-
-    writer = ArrayRecordWriter(str(path), "group_size:1")
-    for record in records:
-        writer.write(record)
-    writer.close()
-
-
-def write_tfds(folder, form="array_record", name="cifar10", seed=0, encode=png):
-    """A prepared data set of 100 + 20 rows in two shards each, with its json files."""
-    folder.mkdir(parents=True)
-    splits = []
-    for split, count in (("train", 100), ("test", 20)):
-        images, labels = rows(count, seed + count)
-        records = [example(encode(image), int(label)) for image, label in zip(images, labels)]  # noqa: B905
-        write = write_tfrecord if form == "tfrecord" else write_array_record
-        write(folder / f"{name}-{split}.{form}-00000-of-00002", records[: count // 4])
-        write(folder / f"{name}-{split}.{form}-00001-of-00002", records[count // 4 :])
-        splits.append(
-            {
-                "filepathTemplate": "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
-                "name": split,
-                "numBytes": str(sum(map(len, records))),
-                "shardLengths": [str(count // 4), str(count - count // 4)],
-            }
-        )
-    info = {"fileFormat": form, "name": name, "splits": splits, "version": folder.name}
-    (folder / "dataset_info.json").write_text(json.dumps(info))
-    package = "tensorflow_datasets.core.features"
-    shape = {"dimensions": ["32", "32", "3"]}
-    features = {
-        "image": {
-            "image": {"dtype": "uint8", "shape": shape},
-            "pythonClassName": f"{package}.image_feature.Image",
-        },
-        "label": {
-            "classLabel": {"numClasses": "10"},
-            "pythonClassName": f"{package}.class_label_feature.ClassLabel",
-        },
-    }
-    (folder / "features.json").write_text(
-        json.dumps(
-            {
-                "featuresDict": {"features": features},
-                "pythonClassName": f"{package}.features_dict.FeaturesDict",
-            }
-        )
-    )
-    (folder / "label.labels.txt").write_text("\n".join(CLASSES) + "\n")
-    return folder
 
 
 def write_batches(folder, seed=0):
@@ -345,7 +259,26 @@ def test_images_of_another_size_are_refused(tmp_path):
 def test_damaged_dataset_info_is_named(tmp_path):
     folder = write_tfds(tmp_path / "3.0.2")
     (folder / "dataset_info.json").write_text('{"name": "cif')
-    with pytest.raises(InputError, match=r"dataset_info\.json is damaged"):
+    with pytest.raises(InputError, match=r"dataset_info\.json cannot be read"):
+        cifar10(data_dir=str(folder))
+
+
+def test_prepared_data_import_no_module_and_take_no_more_memory_than_cifar(tmp_path, monkeypatch):
+    folder = write_tfds(tmp_path / "3.0.2")
+    (tmp_path / "evil.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    original = (folder / "features.json").read_text()
+    name = "tensorflow_datasets.core.features.image_feature.Image"
+    (folder / "features.json").write_text(original.replace(name, "evil.Image"))
+    with pytest.raises(InputError, match="features.json names 'evil.Image'"):
+        cifar10(data_dir=str(folder))
+    (folder / "features.json").write_text(original)
+    info = (folder / "dataset_info.json").read_text()
+    (folder / "dataset_info.json").write_text(info.replace('"25"', '"1000000000000"'))
+    with pytest.raises(InputError, match="its train split has more examples than CIFAR"):
+        cifar10(data_dir=str(folder))
+    (folder / "dataset_info.json").write_text(info.replace('"train"', '"other"'))
+    with pytest.raises(InputError, match="it has no train split"):
         cifar10(data_dir=str(folder))
 
 
@@ -507,7 +440,7 @@ def test_the_second_load_decodes_nothing(tmp_path, monkeypatch):
     first = cifar10(data_dir=str(folder), log=lines.append)
     assert len(lines) == 1 and str(folder) in lines[0]
     with monkeypatch.context() as patch:
-        patch.setattr(datasets, "_read_tfds", lambda folder: pytest.fail("decoded again"))
+        patch.setattr(tfds_folder, "_read", lambda folder: pytest.fail("decoded again"))
         second = cifar10(data_dir=str(folder), log=lines.append)
     check(second)
     assert len(lines) == 1 and second.fingerprint == first.fingerprint

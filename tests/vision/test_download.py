@@ -166,7 +166,7 @@ def test_wrong_checksum_is_removed(tmp_path, serve):
 
 def test_another_file_is_refused_at_once(tmp_path, serve):
     url, _ = serve(content=b"<html>please log in</html>")
-    with pytest.raises(InputError, match="offers 26 bytes, expected 300,000"):
+    with pytest.raises(InputError, match="offers 26 bytes, expected 300000"):
         fetch(url, tmp_path / "file")
 
 

@@ -1,5 +1,9 @@
 """Single images and class folders."""
 
+import os
+import struct
+import zlib
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -194,3 +198,52 @@ def test_undecodable_image_in_a_class_folder_is_named(tmp_path):
     (tmp_path / "train/dog/broken.jpg").write_bytes(b"\xff\xd8 no more")
     with pytest.raises(InputError, match=r"train/dog/broken\.jpg does not decode"):
         image_folder.find(tmp_path, no_log).read()
+
+
+def png_claiming(side):
+    """A PNG of a few bytes whose header promises side x side pixels."""
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(bytes(100))), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks
+    )
+
+
+@pytest.mark.parametrize("side", [11_000, 60_000])
+def test_an_image_too_large_for_the_memory_is_refused_by_its_header(tmp_path, side):
+    (tmp_path / "bomb.png").write_bytes(png_claiming(side))
+    with pytest.raises(InputError, match=rf"bomb.png does not decode .*\({side**2} pixels\)"):
+        read_image(tmp_path / "bomb.png")
+
+
+def test_only_image_decoders_are_tried_and_only_files_read(tmp_path):
+    """PIL would run Ghostscript on PostScript; a pipe would be waited for without end."""
+    (tmp_path / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n")
+    with pytest.raises(InputError, match="cannot identify image file"):
+        read_image(tmp_path / "a.png")
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(InputError, match="no such file"):
+        read_image(tmp_path / "pipe.png")
+    with pytest.raises(InputError, match="pipe.png is no regular file"):
+        find_images(tmp_path / "pipe.png")
+
+
+def test_colour_models_and_animations(tmp_path):
+    red, blue = (Image.new("RGB", (32, 32), name) for name in ("red", "blue"))
+    red.save(tmp_path / "a.png", "gif", save_all=True, append_images=[blue])  # a wrong extension
+    red.convert("CMYK").save(tmp_path / "b.tif")
+    for name in ("a.png", "b.tif"):
+        assert (read_image(tmp_path / name) == (255, 0, 0)).all()
+    Image.new("F", (32, 32), 0.5).save(tmp_path / "float.tif")
+    with pytest.raises(InputError, match="floating-point"):
+        read_image(tmp_path / "float.tif")
+
+
+def test_a_class_name_that_no_page_can_show_is_refused(tmp_path):
+    for name in (b"cat", b"\xff"):
+        os.makedirs(os.fsencode(tmp_path) + b"/" + name)
+        save(tmp_path / os.fsdecode(name) / "a.png", noise(4, 4))
+    with pytest.raises(InputError, match="is no name for a class") as error:
+        image_folder.find(tmp_path, no_log)
+    str(error.value).encode()
