@@ -126,6 +126,8 @@ def run(state: TrainState, plan: Plan) -> tuple[TrainState, Progress]:
         state, saved = plan.checkpoints.restore("latest", like, repair=True)
         plan.checkpoints.drop_damaged_best(like)
         progress = Progress(**saved)
+        if progress.best_epoch == progress.epoch > 0 and not progress.sums:
+            plan.checkpoints.save("best", state, saved)
         total = plan.epochs * plan.steps_per_epoch
         say(f"resuming {plan.writer.folder} after step {int(state.step)} of {total}")
     elif plan.checkpoints.exists("best"):
@@ -278,9 +280,10 @@ def _finish_epoch(
     better = progress.best_score is None or score > progress.best_score
     if better:
         progress.best_epoch, progress.best_score = progress.epoch, score
-        _save("best", state, plan, progress)
     plan.writer.write(row)
     _save("latest", state, plan, progress)
+    if better:  # after the latest: a run that is killed between them saves it when resumed
+        _save("best", state, plan, progress)
     names = [f"{split}/{metric}" for split in ("train", "val") for metric in plan.shown]
     shown = "  ".join(f"{name} {row[name]:.4f}" for name in names if name in row)
     mark = "  *best" if better and plan.select else ""
