@@ -13,14 +13,11 @@ TOY_RUN = f"{sys.executable} -m tests.faults.toy_run"
 NAMESPACE = ["unshare", "--map-root-user", "--mount"]
 
 
-def _can_mount() -> bool:
-    return (
-        shutil.which("unshare") is not None
-        and subprocess.run([*NAMESPACE, "true"], capture_output=True).returncode == 0
-    )
-
-
-needs_mounts = pytest.mark.skipif(not _can_mount(), reason="this system forbids mounts")
+CAN_MOUNT = (
+    shutil.which("unshare") is not None
+    and subprocess.run([*NAMESPACE, "true"], capture_output=True).returncode == 0
+)
+needs_mounts = pytest.mark.skipif(not CAN_MOUNT, reason="this system forbids mounts")
 
 
 def run_mounted(script: str) -> subprocess.CompletedProcess:
