@@ -15,8 +15,13 @@ from typing import Any
 
 from absl import flags
 
-from common.errors import DivergedError, FailedRunsError, InputError, StoppedBySignal
-from common.memory import is_out_of_memory
+from common.errors import (
+    DivergedError,
+    FailedRunsError,
+    InputError,
+    StoppedBySignal,
+    is_out_of_memory,
+)
 from common.signals import stop_with_parent
 
 FLAGS = flags.FLAGS
@@ -177,7 +182,8 @@ def run_to_exit_status(program: Callable[[], None]) -> int:
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        return _fail(f"out of memory: {str(error)[:80]}; use a smaller model or fewer data", 2)
+        reason = " ".join(str(error).split())[:80]
+        return _fail(f"out of memory ({reason}): use a smaller model or fewer data", 2)
     return 0
 
 

@@ -24,7 +24,7 @@ from common.errors import InputError
 from common.state import TrainState
 from common.writer import warn
 
-FULL = 1 << 20  # bytes that a full disk may still have
+FULL = 1 << 20  # bytes that a checkpoint needs besides its arrays, and more
 
 
 class Checkpoints:
@@ -70,7 +70,8 @@ class Checkpoints:
         try:
             saved = manager.save(step, args=ocp.args.Composite(**args))
         except Exception as error:  # orbax raises many kinds, for a full disk ValueError
-            full = shutil.disk_usage(self._folders[name]).free < FULL
+            size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+            full = shutil.disk_usage(self._folders[name]).free < size + FULL
             reason = "the disk is full" if full else " ".join(str(error).split())[:120]
             raise InputError(
                 f"{path} cannot be written ({reason}): free some space, then --resume; "
