@@ -192,5 +192,13 @@ def _fail(message: object, status: int) -> int:
     return status
 
 
+def leave(status: int) -> None:
+    """End the process; after a signal without waiting for what a device still computes."""
+    if status > 128:
+        sys.stdout.flush()
+        os._exit(status)
+    sys.exit(status)
+
+
 if __name__ == "__main__":
-    sys.exit(run_to_exit_status(main))
+    leave(run_to_exit_status(main))
