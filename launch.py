@@ -15,8 +15,14 @@ from typing import Any
 
 from absl import flags
 
-from common.errors import DivergedError, FailedRunsError, InputError, StoppedBySignal, one_line
-from common.memory import is_out_of_memory
+from common.errors import (
+    DivergedError,
+    FailedRunsError,
+    InputError,
+    StoppedBySignal,
+    is_out_of_memory,
+    one_line,
+)
 from common.signals import stop_with_parent
 
 FLAGS = flags.FLAGS
@@ -179,7 +185,8 @@ def run_to_exit_status(program: Callable[[], None]) -> int:
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        return _fail(f"out of memory: {str(error)[:80]}; use a smaller model or fewer data", 2)
+        reason = " ".join(str(error).split())[:80]
+        return _fail(f"out of memory ({reason}): use a smaller model or fewer data", 2)
     return 0
 
 
@@ -188,7 +195,15 @@ def _fail(message: object, status: int) -> int:
     return status
 
 
+def leave(status: int) -> None:
+    """End the process; after a signal without waiting for what a device still computes."""
+    if status > 128:
+        sys.stdout.flush()
+        os._exit(status)
+    sys.exit(status)
+
+
 if __name__ == "__main__":
     # A file's name need not be UTF-8, and not every terminal shows every character.
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    sys.exit(run_to_exit_status(main))
+    leave(run_to_exit_status(main))

@@ -11,6 +11,8 @@ renames it, so a checkpoint is there completely or not at all.
 import hashlib
 import json
 import logging
+import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +24,16 @@ from common.errors import InputError
 from common.state import TrainState
 from common.writer import warn
 
+FULL = 1 << 20  # bytes that a checkpoint needs besides its arrays, and more
+
 
 class Checkpoints:
     """Reads and writes the checkpoints below `folder`, which is created when needed."""
 
     def __init__(self, folder: Path):
-        # Orbax tells the root logger about every save; a person has the progress bar.
-        logging.getLogger("absl").setLevel(logging.ERROR)
+        # Orbax logs every save, and tracebacks of a failed one; a person reads one line instead.
+        for logger in ("absl", "asyncio"):
+            logging.getLogger(logger).setLevel(logging.CRITICAL)
         self._folders = {name: folder.absolute() / name for name in ("latest", "best")}
         self._managers: dict[str, ocp.CheckpointManager] = {}
 
@@ -61,13 +66,18 @@ class Checkpoints:
             "progress": ocp.args.JsonSave(progress),
             "checksum": ocp.args.JsonSave({"sha256": checksum(state, progress)}),
         }
+        hook, sys.unraisablehook = sys.unraisablehook, _ignore  # of threads that a failure leaves
         try:
             saved = manager.save(step, args=ocp.args.Composite(**args))
         except Exception as error:  # orbax raises many kinds, for a full disk ValueError
+            size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+            full = shutil.disk_usage(self._folders[name]).free < size + FULL
+            reason = "the disk is full" if full else " ".join(str(error).split())[:120]
             raise InputError(
-                f"{path} cannot be written ({' '.join(str(error).split())[:120]}): free some "
-                f"space; --resume goes on from {self.describe_latest()}"
+                f"{path} cannot be written ({reason}): free some space, then --resume; "
+                f"the last good checkpoint is {self.describe_latest()}"
             ) from None
+        sys.unraisablehook = hook
         if not saved:
             raise InputError(f"{path} was not saved: {path.parent} holds later steps of a run")
 
@@ -141,6 +151,10 @@ class Checkpoints:
         """The folder of the newest state, or "none"."""
         steps = self._steps("latest")
         return str(self._folders["latest"] / str(steps[0])) if steps else "none"
+
+
+def _ignore(_: object) -> None:
+    pass
 
 
 def checksum(state: TrainState, progress: dict[str, Any]) -> str:

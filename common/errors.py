@@ -40,3 +40,9 @@ class StoppedBySignal(Exception):
     def __init__(self, signal_number: int, message: str):
         super().__init__(message)
         self.signal_number = signal_number
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception of jax or numpy says so; jax has no class of its own for it."""
+    says = ("RESOURCE_EXHAUSTED", "Out of memory")
+    return isinstance(error, MemoryError) or any(words in str(error) for words in says)

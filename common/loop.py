@@ -17,8 +17,14 @@ from jax import Array
 from common import metrics
 from common.batching import Rows
 from common.checkpoint import Checkpoints
-from common.errors import DivergedError, InputError, StopNow, StoppedBySignal
-from common.memory import find_fitting_batch, is_out_of_memory
+from common.errors import (
+    DivergedError,
+    InputError,
+    StopNow,
+    StoppedBySignal,
+    is_out_of_memory,
+)
+from common.memory import advise_batch
 from common.parallel import Devices
 from common.signals import StopRequest
 from common.state import TrainState
@@ -131,6 +137,8 @@ def run(state: TrainState, plan: Plan) -> tuple[TrainState, Progress]:
         state, saved = plan.checkpoints.restore("latest", like, repair=True)
         plan.checkpoints.drop_damaged_best(like)
         progress = Progress(**saved)
+        if progress.best_epoch == progress.epoch > 0 and not progress.sums:
+            plan.checkpoints.save("best", state, saved)
         total = plan.epochs * plan.steps_per_epoch
         say(f"resuming {plan.writer.folder} after step {int(state.step)} of {total}")
     elif plan.checkpoints.exists("best"):
@@ -152,29 +160,14 @@ def run(state: TrainState, plan: Plan) -> tuple[TrainState, Progress]:
         if not is_out_of_memory(error):
             raise
         error.__traceback__ = None  # its frames hold the arrays of the step that failed
-        raise InputError(_advise_batch(plan, like)) from None
+
+        def step(state: TrainState, rows: Rows) -> tuple:
+            return plan.train_step(state, plan.data, plan.devices.shard(rows), plan.key)
+
+        advice = advise_batch(step, plan.epoch_batches(0), like, plan.devices)
+        raise InputError(advice) from None
     best, _ = plan.checkpoints.restore("best", like)
     return best, progress
-
-
-def _advise_batch(plan: Plan, like: TrainState) -> str:
-    """What to do where a step did not fit into memory."""
-    devices, batches = plan.devices, plan.epoch_batches(0)
-    rows = max(batches, key=lambda rows: sum(array.size for array in rows.values()))
-    size = len(rows["index"])
-    warn(f"out of memory with --batch_size={size}: looking for one that fits")
-
-    def step(size: int) -> None:
-        state = devices.replicate(jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like))
-        part = {name: array[:size] for name, array in rows.items()}
-        jax.block_until_ready(plan.train_step(state, plan.data, devices.shard(part), plan.key))
-
-    found = find_fitting_batch(step, size, devices.count)
-    remedy = f"--batch_size={found} fits" if found else "no smaller one fits: use a smaller model"
-    return (
-        f"--batch_size={size} does not fit into the memory of {devices.describe()}: {remedy} "
-        "(tried); start anew in another --workdir"
-    )
 
 
 def fit(state: TrainState, plan: Plan, progress: Progress) -> tuple[TrainState, Progress]:
@@ -293,9 +286,10 @@ def _finish_epoch(
     better = progress.best_score is None or score > progress.best_score
     if better:
         progress.best_epoch, progress.best_score = progress.epoch, score
-        _save("best", state, plan, progress)
     plan.writer.write(row)
     _save("latest", state, plan, progress)
+    if better:  # after the latest: a run that is killed between them saves it when resumed
+        _save("best", state, plan, progress)
     names = [f"{split}/{metric}" for split in ("train", "val") for metric in plan.shown]
     shown = "  ".join(f"{name} {row[name]:.4f}" for name in names if name in row)
     mark = "  *best" if better and plan.select else ""

@@ -1,26 +1,44 @@
-"""A batch that does not fit into memory: noticed, and one that does is found by trying."""
+"""A batch that fits into memory is found by trying, where a larger one did not."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from common.batching import Rows
+from common.parallel import Devices
+from common.state import TrainState
+from common.writer import warn
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception of jax or numpy says so; jax has no class of its own for it."""
-    says = ("RESOURCE_EXHAUSTED", "Out of memory")
-    return isinstance(error, MemoryError) or any(words in str(error) for words in says)
-
-
-def find_fitting_batch(step: Callable[[int], object], size: int, multiple: int) -> int | None:
-    """The first half, quarter, ... of `size` whose step has memory enough; None if none has.
+def advise_batch(
+    step: Callable[[TrainState, Rows], Any],
+    batches: Sequence[Rows],
+    like: TrainState,
+    devices: Devices,
+) -> str:
+    """What to say where a step did not fit: a half, a quarter, ... of its batch is tried.
 
     Args:
-        step: does a step with so many examples.
-        size: what was too much.
-        multiple: the number of devices, which divides the result.
+        step: trains on these rows; the state is on the devices and donated.
+        batches: the rows of an epoch.
+        like: the state's shapes and types.
+        devices: of the run; their number divides a batch.
     """
-    while size := size // 2 // multiple * multiple:
+    rows = max(batches, key=lambda rows: sum(array.size for array in rows.values()))
+    whole = size = len(rows["index"])
+    warn(f"out of memory with --batch_size={size}: looking for one that fits")
+    remedy = "no smaller one does: use a smaller model"
+    while size := size // 2 // devices.count * devices.count:
+        state = devices.replicate(jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like))
         try:
-            step(size)
-            return size
+            jax.block_until_ready(step(state, {name: rows[name][:size] for name in rows}))
         except (MemoryError, RuntimeError):  # a library within XLA may say only that it failed
             continue
-    return None
+        remedy = f"--batch_size={size} does (tried)"
+        break
+    return (
+        f"--batch_size={whole} does not fit into the memory of {devices.describe()}, {remedy}; "
+        "start anew in another --workdir"
+    )

@@ -1,6 +1,7 @@
 """What a run tells: progress on the terminal, metrics.jsonl, TensorBoard events."""
 
 import json
+import struct
 import sys
 import time
 from contextlib import suppress
@@ -35,7 +36,7 @@ class RunWriter:
         self._path = folder / "metrics.jsonl"
         self.history: list[dict[str, Any]] = []
         self._unwritten = False
-        self._events: Any = None
+        self._events: Path | None = None
 
     def open(self, finished_epochs: int) -> None:
         """Start writing after the rows of the epochs that are finished.
@@ -67,8 +68,7 @@ class RunWriter:
                 f"{self._path} cannot be written ({error.strerror}): free some space; the run "
                 "goes on and tries again after the next epoch"
             )
-        if self._events is not None:
-            self._write_events(row)
+        self._write_events(row)
 
     def _rewrite(self) -> None:
         """Write the whole history, in one piece."""
@@ -78,6 +78,8 @@ class RunWriter:
         self._unwritten = False
 
     def _write_events(self, row: dict[str, Any]) -> None:
+        if self._events is None:
+            return
         from tensorboardX.proto.event_pb2 import Event
         from tensorboardX.proto.summary_pb2 import Summary
 
@@ -85,11 +87,10 @@ class RunWriter:
         values = [Summary.Value(tag=name, simple_value=row[name]) for name in names]
         event = Event(step=row["step"], wall_time=time.time(), summary=Summary(value=values))
         try:
-            self._events.write_event(event)
-            self._events.flush()
+            _append_event(self._events, event)
         except OSError as error:
-            warn(f"{self.folder / 'tensorboard'} ends here: {error.strerror}")
-            self._close_events()
+            warn(f"{self._events} ends here: {error.strerror}")
+            self._events = None
 
     def scores(self, epoch: int) -> dict[str, float]:
         """Training and validation scores of an epoch."""
@@ -97,35 +98,38 @@ class RunWriter:
         return {name: row[name] for name in row if name.startswith(("train/", "val/"))}
 
     def close(self) -> None:
-        """Write what could not be written before, and let the files go."""
+        """Write what could not be written before."""
         if self._unwritten:
             with suppress(OSError):  # `write` has said so
                 self._rewrite()
-        self._close_events()
-
-    def _close_events(self) -> None:
-        events, self._events = self._events, None
-        if events is not None:
-            with suppress(OSError):
-                events.close()
 
 
-def _open_events(folder: Path, history: list[dict[str, Any]]) -> Any:
+def _open_events(folder: Path, history: list[dict[str, Any]]) -> Path:
     """A new event file, which tells TensorBoard to forget what came after the history.
 
-    Not tensorboardX's SummaryWriter: its thread dies of a full disk, and its queue needs
+    Not by tensorboardX's SummaryWriter: its thread dies of a full disk, and its queue needs
     /dev/shm. The files are numbered, since the clock may have been put back between two starts.
     """
-    from tensorboardX.event_file_writer import EventsWriter
     from tensorboardX.proto.event_pb2 import Event, SessionLog
 
     folder.mkdir(exist_ok=True)
-    number = len(list(folder.iterdir()))
-    events = EventsWriter(str(folder / f"events.{number:04}"))
-    step = history[-1]["step"] + 1 if history else 0
-    events.write_event(Event(step=step, session_log=SessionLog(status=SessionLog.START)))
-    events.flush()
-    return events
+    path = folder / f"events.{len(list(folder.iterdir())):04}.tfevents"
+    step, now = history[-1]["step"] + 1 if history else 0, time.time()
+    _append_event(path, Event(wall_time=now, file_version="brain.Event:2"))
+    start = SessionLog(status=SessionLog.START)
+    _append_event(path, Event(wall_time=now, step=step, session_log=start))
+    return path
+
+
+def _append_event(path: Path, event: Any) -> None:
+    """Append a TFRecord: length, its checksum, content, its checksum."""
+    from tensorboardX.record_writer import masked_crc32c
+
+    content = event.SerializeToString()
+    length = struct.pack("<Q", len(content))
+    sums = (struct.pack("<I", masked_crc32c(part)) for part in (length, content))
+    with path.open("ab", buffering=0) as file:
+        file.write(b"".join((length, next(sums), content, next(sums))))
 
 
 def _parse_row(line: str) -> dict[str, Any] | None:

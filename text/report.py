@@ -66,7 +66,7 @@ def show_test(
     tags: Sequence[np.ndarray],
     transitions: CRFParams,
 ) -> None:
-    """Write what was predicted of the test split: pictures, predictions.xml and errors.md.
+    """Write what was predicted of the test split: predictions.xml, errors.md and pictures.
 
     Args:
         workdir: the run folder.
@@ -76,6 +76,12 @@ def show_test(
         tags: those predicted, int32 [T] of each sentence.
         transitions: of the selected weights.
     """
+    spans = predicted_spans(extractor.scheme, test, tags)
+    pairs = zip(test.sentences, spans, strict=True)
+    write_predictions(
+        workdir / "predictions.xml", [Sentence(s.id, s.text, found) for s, found in pairs]
+    )
+    write_errors(workdir / "errors.md", test.sentences, spans)
     title, names = f"{config.model}, {config.config}", extractor.scheme.tags
     counts = scoring.tag_confusion(test.tags, tags, len(names))
     plots.plot_confusion(workdir / "tag_confusion.png", counts, names, title=title)
@@ -83,12 +89,6 @@ def show_test(
         pictures.plot_transitions(
             workdir / "transitions.png", *transitions, names, allowed=extractor.allowed, title=title
         )
-    spans = predicted_spans(extractor.scheme, test, tags)
-    pairs = zip(test.sentences, spans, strict=True)
-    write_predictions(
-        workdir / "predictions.xml", [Sentence(s.id, s.text, found) for s, found in pairs]
-    )
-    write_errors(workdir / "errors.md", test.sentences, spans)
 
 
 def tell_scores(scores: dict[str, Any], prefix: str) -> None:

@@ -166,8 +166,8 @@ def train(config: TextConfig, workdir: Path, *, resume: bool, command: str) -> d
     run_folder.write_summary(workdir, summary, counts)
 
     def draw() -> None:
-        report.draw(workdir, config, writer.history, progress.best_epoch)
         report.show_test(workdir, config, extractor, test, test_tags, transitions)
+        report.draw(workdir, config, writer.history, progress.best_epoch)
 
     run_folder.try_to_draw(workdir, draw)
     return summary

@@ -117,6 +117,7 @@ def test_a_changed_value_is_noticed_where_the_files_are_sound(tmp_path, part):
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of orbax
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # the same
 def test_every_flipped_bit_is_noticed_or_harmless(tmp_path, capsys):
     states = make_states(2)
     rng = np.random.default_rng(0)

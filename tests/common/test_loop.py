@@ -302,6 +302,15 @@ def test_a_run_that_has_lost_its_best_checkpoint_selects_again(tmp_path, capsys)
     assert "the best checkpoint is lost" in capsys.readouterr().err
 
 
+def test_a_run_killed_between_its_latest_and_its_best_checkpoint_goes_on(tmp_path):
+    best, progress = finish(tmp_path / "whole", 3)
+    finish(tmp_path / "cut", 1)  # the first epoch is the best so far
+    shutil.rmtree(tmp_path / "cut" / "checkpoints" / "best")
+    best_2, progress_2 = finish(tmp_path / "cut", 3)
+    assert_same(best, best_2)
+    assert progress.best_epoch == progress_2.best_epoch
+
+
 def test_a_run_whose_best_checkpoint_is_damaged_selects_again(tmp_path, capsys):
     finish(tmp_path, 2)
     for file in (tmp_path / "checkpoints" / "best").rglob("*"):

@@ -147,6 +147,8 @@ def test_a_whole_run(tmp_path, monkeypatch, capsys, val, select):
         "sentences_per_second", "seconds", "command", "jax", "device",
     }  # fmt: skip
     assert needed <= set(summary) and ("val/exact_f1" in summary) == bool(val)
+    assert summary["settings"] == dataclasses.asdict(config)
+    assert len(summary["corpus"]["vectors_fingerprint"]) == 16 and summary["corpus"]["fingerprint"]
     assert set(summary["corpus"]["test"]) == {"sentences", "spans", "ceiling"}
     assert summary["corpus"]["train"]["sentences"] == 64
     for name, counts in np.load(workdir / "test_counts.npz").items():

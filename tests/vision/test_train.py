@@ -216,6 +216,7 @@ def test_a_whole_run_without_validation(tmp_path, monkeypatch, capsys, caplog):
     }  # fmt: skip
     assert needed <= set(summary) and not {"val/loss", "val/accuracy"} & set(summary)
     assert (summary["epochs"], summary["best_epoch"]) == (2, 2)
+    assert summary["settings"] == dataclasses.asdict(config) and summary["data"]["fingerprint"]
     rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [3, 6]
     files = {"config.json", "inputs.json", "metrics.jsonl", "summary.json", "command.txt"}
