@@ -11,17 +11,27 @@ import os
 import shlex
 import sys
 from collections.abc import Callable
-from typing import Any
+from contextlib import nullcontext
+from typing import Any, NoReturn
 
 from absl import flags
 
-from common.errors import DivergedError, FailedRunsError, InputError, StoppedBySignal
+from common import processes
+from common.errors import (
+    DivergedError,
+    FailedRunsError,
+    InputError,
+    LostProcessError,
+    StoppedBySignal,
+)
 from common.signals import stop_with_parent
 
 FLAGS = flags.FLAGS
 TASKS = {"cifar": "vision.commands", "aspect": "text.commands"}
 STUDIES = {"cifar": "vision.studies", "aspect": "text.studies"}
 MODES = ("train", "eval", "predict", "describe")
+
+PROCESSES = ("coordinator", "num_processes", "process_id")
 
 # Flags of the launcher; all others are fields of the task's configuration.
 flags.DEFINE_enum("task", None, list(TASKS), "cifar: classify images; aspect: extract terms.")
@@ -38,9 +48,12 @@ flags.DEFINE_integer("seeds", None, "Seeds of every arm of a study [the study's,
 flags.DEFINE_string("budget", None, "quick: minutes; cpu: two cores; full: the reports' [quick].")
 flags.DEFINE_integer("jobs", None, "Runs of a study that go on together, sharing the cores [1].")
 flags.DEFINE_string("vectors", None, "Word vectors for the arms of a study that need a file.")
+flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, where several make one run.")
+flags.DEFINE_integer("num_processes", None, "How many processes make the run.")
+flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
 LAUNCHER = (
     "task", "mode", "workdir", "resume", "run", "input", "format", "top", "nbest",
-    "study", "seeds", "budget", "jobs", "vectors",
+    "study", "seeds", "budget", "jobs", "vectors", *PROCESSES,
 )  # fmt: skip
 
 # Defaults in brackets; None means "the configuration's".
@@ -132,7 +145,12 @@ def main() -> None:
     command = shlex.join(["python", *sys.argv])
     if FLAGS.study is None:
         stop_with_parent()
-        importlib.import_module(TASKS[FLAGS.task]).run(launcher, settings, command)
+        run = importlib.import_module(TASKS[FLAGS.task]).run
+        place = tuple(launcher[name] for name in PROCESSES)
+        processes.check_flags(*place)
+        several = FLAGS.mode == "train" and processes.are_several(FLAGS.coordinator)
+        with processes.joined(*place) if several else nullcontext():
+            run(launcher, settings, command)
     else:
         _study(launcher, settings, command)
 
@@ -162,7 +180,7 @@ def run_to_exit_status(program: Callable[[], None]) -> int:
         program()
     except InputError as error:
         return _fail(error, 2)
-    except (DivergedError, FailedRunsError) as error:
+    except (DivergedError, FailedRunsError, LostProcessError) as error:
         return _fail(error, 1)
     except StoppedBySignal as error:
         return _fail(error, 128 + error.signal_number)
@@ -181,5 +199,12 @@ def _fail(message: object, status: int) -> int:
     return status
 
 
+def end(status: int) -> NoReturn:
+    """Exit; one of several processes that fails does not wait for the others."""
+    if status and processes.process_count() > 1:
+        processes.leave(status)
+    sys.exit(status)
+
+
 if __name__ == "__main__":
-    sys.exit(run_to_exit_status(main))
+    end(run_to_exit_status(main))

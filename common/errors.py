@@ -13,6 +13,10 @@ class FailedRunsError(Exception):
     """Some runs of a study failed, the others are reported; exit status 1."""
 
 
+class LostProcessError(Exception):
+    """Another process of the run is gone, and with it the run; exit status 1."""
+
+
 class StoppedBySignal(Exception):
     """Ctrl-C or SIGTERM, after the state was saved; exit status 128 + the signal."""
 

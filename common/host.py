@@ -53,7 +53,7 @@ def use_onednn() -> None:
 
 
 def cache_root() -> Path:
-    """What may be deleted at any time: $ATHANOR_CACHE, $XDG_CACHE_HOME/athanor, ~/.cache/athanor."""
+    """$ATHANOR_CACHE, else $XDG_CACHE_HOME/athanor, else ~/.cache/athanor; anyone may empty it."""
     root = os.environ.get("ATHANOR_CACHE")
     if not root:
         base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"

@@ -13,7 +13,7 @@ import numpy as np
 import optax
 from jax import Array
 
-from common import metrics
+from common import metrics, processes
 from common.batching import Rows
 from common.checkpoint import Checkpoints
 from common.errors import DivergedError, InputError, StoppedBySignal
@@ -121,7 +121,16 @@ def run(state: TrainState, plan: Plan) -> tuple[TrainState, Progress]:
     Returns:
         The selected state, not on all devices, and the progress. Raises as `fit`.
     """
-    progress, like = Progress(), plan.devices.abstract(state)
+    like = plan.devices.abstract(state)
+    state, saved = processes.arrays_from_first(lambda: _find_start(state, like, plan), like)
+    _, progress = fit(plan.devices.replicate(state), plan, Progress(**saved))
+    best, _ = processes.arrays_from_first(lambda: plan.checkpoints.restore("best", like), like)
+    return best, progress
+
+
+def _find_start(state: TrainState, like: Any, plan: Plan) -> tuple[TrainState, dict[str, Any]]:
+    """The latest checkpoint's state and progress, or where there is none those of the start."""
+    progress = Progress()
     if plan.checkpoints.exists():
         state, saved = plan.checkpoints.restore("latest", like, repair=True)
         progress = Progress(**saved)
@@ -140,9 +149,7 @@ def run(state: TrainState, plan: Plan) -> tuple[TrainState, Progress]:
             )
         warn("the best checkpoint is lost: the best of the epochs to come will be selected")
         progress.best_epoch, progress.best_score = 0, None
-    _, progress = fit(plan.devices.replicate(state), plan, progress)
-    best, _ = plan.checkpoints.restore("best", like)
-    return best, progress
+    return state, asdict(progress)
 
 
 def fit(state: TrainState, plan: Plan, progress: Progress) -> tuple[TrainState, Progress]:
@@ -167,8 +174,8 @@ def fit(state: TrainState, plan: Plan, progress: Progress) -> tuple[TrainState, 
             while progress.epoch < plan.epochs and not _is_stale(plan, progress):
                 state = _train_epoch(state, plan, progress, clock, stop)
                 _finish_epoch(state, plan, progress)
-                if stop.number is not None:
-                    raise _stopped(stop.number, plan, progress)
+                if number := processes.largest(stop.number or 0):
+                    raise _stopped(number, plan, progress)
     finally:
         plan.writer.close()
     return state, progress
@@ -214,12 +221,14 @@ def _train_epoch(
             pending.append(sums)
             absorb(keep=LAG)
             overdue = time.monotonic() - saved > plan.checkpoint_seconds
-            if done < plan.steps_per_epoch and (stop.number is not None or overdue):
+            last = done == plan.steps_per_epoch
+            number = 0 if last else processes.largest(stop.number or 0)
+            if number or (overdue and not last):
                 absorb(keep=0)
                 _save("latest", state, plan, progress)
                 saved = time.monotonic()
-                if stop.number is not None:
-                    raise _stopped(stop.number, plan, progress)
+                if number:
+                    raise _stopped(number, plan, progress)
         absorb(keep=0)
     return state
 
@@ -257,7 +266,8 @@ def _save(name: str, state: TrainState, plan: Plan, progress: Progress) -> None:
     state = plan.devices.unreplicate(state)
     if not _all_finite((state.params, state.batch_stats)):
         raise _diverged(f"a parameter after step {int(state.step)}", plan)
-    plan.checkpoints.save(name, state, asdict(progress))
+    if processes.is_first():
+        plan.checkpoints.save(name, jax.device_get(state), asdict(progress))
 
 
 @jax.jit
@@ -266,7 +276,7 @@ def _all_finite(tree: Any) -> Array:
 
 
 def _diverged(what: str, plan: Plan) -> DivergedError:
-    last = plan.checkpoints.describe_latest()
+    last = processes.from_first(plan.checkpoints.describe_latest)
     return DivergedError(
         f"{what} is not a finite number; the last good checkpoint is {last}; try a lower "
         "--learning_rate, --clip=1, a longer warm-up or --precision=float32"
@@ -274,7 +284,7 @@ def _diverged(what: str, plan: Plan) -> DivergedError:
 
 
 def _stopped(number: int, plan: Plan, progress: Progress) -> StoppedBySignal:
-    where = plan.checkpoints.describe_latest()
+    where = processes.from_first(plan.checkpoints.describe_latest)
     return StoppedBySignal(
         number,
         f"stopped after {progress.epoch} of {plan.epochs} epochs"

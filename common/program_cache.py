@@ -11,6 +11,7 @@ import os
 import re
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -45,7 +46,7 @@ def keep_programs(on_cpu: bool) -> Path | None:
 
 def cpu_folder() -> str | None:
     """A name for the features of this processor; None where a program does not tell them."""
-    program = jax.jit(lambda x: x + 1).lower(1.0).compile().runtime_executable()
+    program: Any = jax.jit(lambda x: x + 1).lower(1.0).compile().runtime_executable()
     try:
         features = FEATURES.findall(program.serialize())
     except (AttributeError, RuntimeError):  # neither is promised by JAX

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 from jax import Array
 
-from common import run_folder
+from common import processes, run_folder
 from common.checkpoint import Checkpoints
 from common.config import write_json
 from common.loop import Plan, run
@@ -123,7 +123,7 @@ def train(config: TextConfig, workdir: Path, *, resume: bool, command: str) -> d
     Returns:
         The contents of summary.json.
     """
-    run_folder.check_run(workdir, config, resume=resume)
+    processes.from_first(lambda: run_folder.check_run(workdir, config, resume=resume))
     local_devices(config.devices).check_batch(config.batch_size)
     prepared = prepare(config, load_corpus(config), workdir)
     extractor, test = prepared.extractor, prepared.splits["test"]

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from common import run_folder
+from common import processes, run_folder
 from common.batching import epoch_batches, gather, steps_per_epoch
 from common.checkpoint import Checkpoints
 from common.config import write_json
@@ -145,8 +145,8 @@ def train(config: VisionConfig, workdir: Path, *, resume: bool, command: str) ->
     Returns:
         The contents of summary.json.
     """
-    run_folder.check_run(workdir, config, resume=resume)
-    dataset = load_dataset(config)
+    processes.from_first(lambda: run_folder.check_run(workdir, config, resume=resume))
+    dataset = processes.first_then_others(lambda: load_dataset(config))
     classifier = make_classifier(config, dataset.classes, dataset.mean, dataset.std)
     inputs = {
         "classes": list(dataset.classes),

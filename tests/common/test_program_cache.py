@@ -1,4 +1,4 @@
-"""Compiled programs are kept where the user says, else where this processor's are; or not at all."""
+"""Compiled programs are kept where the user says, else with this processor's, or not at all."""
 
 import os
 import subprocess
