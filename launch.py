@@ -33,6 +33,14 @@ MODES = ("train", "eval", "predict", "describe")
 
 PROCESSES = ("coordinator", "num_processes", "process_id")
 
+
+class DeviceCount(flags.IntegerParser):
+    """A number, or "all", which is 0."""
+
+    def parse(self, argument: Any) -> int:
+        return 0 if argument == "all" else super().parse(argument)
+
+
 # Flags of the launcher; all others are fields of the task's configuration.
 flags.DEFINE_enum("task", None, list(TASKS), "cifar: classify images; aspect: extract terms.")
 flags.DEFINE_enum("mode", "train", MODES, "Train, score a run again, use it, or show a model.")
@@ -81,7 +89,7 @@ flags.DEFINE_integer("patience", None, "Epochs without improvement until an earl
 flags.DEFINE_float("dropout", None, "Before the head (cnn_b: two dense layers) [0; aspect 0.5].")
 flags.DEFINE_string("precision", None, "auto, float32 or bfloat16 [auto: by device].")
 flags.DEFINE_integer("seed", None, "Of split, order, initial weights and randomness [0].")
-flags.DEFINE_integer("devices", None, "How many local devices to use; 0 is all [0].")
+flags.DEFINE(DeviceCount(), "devices", None, "How many each process uses, or all [all].")
 flags.DEFINE_float("checkpoint_minutes", None, "Longest time between two checkpoints [10].")
 
 # --task=cifar
@@ -147,8 +155,7 @@ def main() -> None:
         stop_with_parent()
         run = importlib.import_module(TASKS[FLAGS.task]).run
         place = tuple(launcher[name] for name in PROCESSES)
-        processes.check_flags(*place)
-        several = FLAGS.mode == "train" and processes.are_several(FLAGS.coordinator)
+        several = FLAGS.mode == "train" and processes.are_several(*place)
         with processes.joined(*place) if several else nullcontext():
             run(launcher, settings, command)
     else:

@@ -263,11 +263,12 @@ def _finish_epoch(state: TrainState, plan: Plan, progress: Progress) -> None:
 
 
 def _save(name: str, state: TrainState, plan: Plan, progress: Progress) -> None:
+    if not processes.is_first():
+        return
     state = plan.devices.unreplicate(state)
     if not _all_finite((state.params, state.batch_stats)):
         raise _diverged(f"a parameter after step {int(state.step)}", plan)
-    if processes.is_first():
-        plan.checkpoints.save(name, jax.device_get(state), asdict(progress))
+    plan.checkpoints.save(name, jax.device_get(state), asdict(progress))
 
 
 @jax.jit
@@ -276,7 +277,9 @@ def _all_finite(tree: Any) -> Array:
 
 
 def _diverged(what: str, plan: Plan) -> DivergedError:
-    last = processes.from_first(plan.checkpoints.describe_latest)
+    # Not by `from_first`: a parameter is looked at where it is saved, in the first process alone.
+    first = processes.is_first()
+    last = plan.checkpoints.describe_latest() if first else "what the first process says"
     return DivergedError(
         f"{what} is not a finite number; the last good checkpoint is {last}; try a lower "
         "--learning_rate, --clip=1, a longer warm-up or --precision=float32"

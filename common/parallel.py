@@ -8,6 +8,7 @@ what belongs to its own devices.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -17,8 +18,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceShardin
 
 from common import processes
 from common.errors import InputError
-from common.host import has_matrix_units, onednn_is_used, prepare_host
+from common.host import has_matrix_units, onednn_is_used, prepare_host, unused_accelerator
 from common.program_cache import keep_programs
+from common.writer import say, warn
 
 AXIS = "devices"
 # Steps of one program on an accelerator: they hide the host's work, and still end in seconds.
@@ -143,6 +145,25 @@ def local_devices(count: int = 0) -> Devices:
     if processes.process_count() == 1 or found[0].platform != "cpu":
         keep_programs(found[0].platform == "cpu")  # XLA cannot serialise collectives of CPUs
     return Devices(tuple(devices))
+
+
+def tell_choices(devices: Devices, precision: str, chunk_steps: int = 1) -> None:
+    """Say in a line what the devices are and what was chosen for them; in another what is unused.
+
+    Args:
+        devices: of the run.
+        precision: what the model computes in.
+        chunk_steps: steps made at a time.
+    """
+    choices = [precision]
+    if chunk_steps > 1:
+        choices.append(f"steps in chunks of {chunk_steps} on the device")
+    folder = jax.config.jax_compilation_cache_dir
+    if folder and jax.config.jax_enable_compilation_cache:
+        choices.append(f"compiled programs kept in {folder.replace(str(Path.home()), '~', 1)}")
+    say(f"{devices.describe()}: {', '.join(choices)}")
+    if devices.on_cpu and (unused := unused_accelerator()):
+        warn(unused)
 
 
 def default_is_cpu() -> bool:

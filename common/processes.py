@@ -62,15 +62,11 @@ def scratch_folder() -> Path:
     return _place.scratch
 
 
-def are_several(coordinator: str | None) -> bool:
-    """Whether flags or the environment of SLURM, Open MPI or a TPU pod ask for processes."""
-    sizes = (os.environ.get(name, "1") for name in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"))
-    pod = "," in os.environ.get("TPU_WORKER_HOSTNAMES", "")
-    return coordinator is not None or pod or any(size not in ("", "1") for size in sizes)
+def are_several(coordinator: str | None, num_processes: int | None, process_id: int | None) -> bool:
+    """Whether flags or the environment of SLURM, Open MPI or a TPU pod ask for processes.
 
-
-def check_flags(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
-    """Raise an InputError unless all three are given or none, and fit together."""
+    Raises an InputError unless all three flags are given or none, and fit together.
+    """
     flags = {
         "--coordinator": coordinator,
         "--num_processes": num_processes,
@@ -78,7 +74,9 @@ def check_flags(coordinator: str | None, num_processes: int | None, process_id: 
     }
     missing = [name for name, value in flags.items() if value is None]
     if len(missing) == len(flags):
-        return
+        names = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
+        pod = "," in os.environ.get("TPU_WORKER_HOSTNAMES", "")
+        return pod or any(os.environ.get(name, "1") != "1" for name in names)
     if missing:
         raise InputError(
             f"{' and '.join(missing)} missing: several processes need --coordinator=HOST:PORT (of "
@@ -92,6 +90,7 @@ def check_flags(coordinator: str | None, num_processes: int | None, process_id: 
             f"--process_id={process_id} is out of range: it must be in [0, {num_processes - 1}], "
             "each in one process"
         )
+    return True
 
 
 @contextmanager

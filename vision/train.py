@@ -14,6 +14,7 @@ from common.batching import epoch_batches, gather, steps_per_epoch
 from common.checkpoint import Checkpoints
 from common.config import write_json
 from common.loop import Plan, run
+from common.parallel import tell_choices
 from common.state import TrainState, count_parameters
 from common.step import LossFn, make_train_step, scan_steps
 from common.training import make_optimization
@@ -158,7 +159,8 @@ def train(config: VisionConfig, workdir: Path, *, resume: bool, command: str) ->
     plan, state = make_plan(config, dataset, classifier, scorer, checkpoints, RunWriter(workdir))
     run_folder.open_run(workdir, config, inputs)
     first_command = run_folder.note_command(workdir, command)
-    _tell_start(config, dataset, classifier, state)
+    _tell_start(config, dataset, state)
+    tell_choices(classifier.devices, classifier.precision, plan.chunk_steps)
     say(f"run folder: {workdir}")
     best, progress = run(state, plan)
     test_logits = scorer.score_split(best.variables, dataset.test)
@@ -194,12 +196,7 @@ def train(config: VisionConfig, workdir: Path, *, resume: bool, command: str) ->
     return summary
 
 
-def _tell_start(
-    config: VisionConfig, dataset: Dataset, classifier: Classifier, state: TrainState
-) -> None:
+def _tell_start(config: VisionConfig, dataset: Dataset, state: TrainState) -> None:
     sizes = [len(split.labels) for split in (dataset.train, dataset.val, dataset.test)]
     say(f"{dataset.name} from {dataset.source}: {sizes[0]} train, {sizes[1]} val, {sizes[2]} test")
-    say(
-        f"{config.model}, {count_parameters(state.params):,} parameters, {classifier.precision}, "
-        f"on {classifier.devices.describe()}"
-    )
+    say(f"{config.model}, {count_parameters(state.params):,} parameters")
