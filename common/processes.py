@@ -23,6 +23,7 @@ from typing import Any, NoReturn, TypeVar
 from common.errors import DivergedError, InputError, LostProcessError, StoppedBySignal
 from common.host import prepare_host
 from common.watch import CONNECT, Watch
+from common.writer import say
 
 T = TypeVar("T")
 
@@ -106,6 +107,8 @@ def joined(
     import jax
 
     prepare_host()
+    if process_id == 0:
+        say(f"waiting at {coordinator} until all {num_processes} processes are there")
     jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM from us
     try:
         jax.distributed.initialize(
@@ -148,7 +151,6 @@ def _finish() -> None:
     import jax
 
     assert _place.watch is not None
-    largest(0)
     _place.watch.finish()
     jax.distributed.shutdown()
 
