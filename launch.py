@@ -11,14 +11,17 @@ import os
 import shlex
 import sys
 from collections.abc import Callable
-from typing import Any
+from contextlib import nullcontext
+from typing import Any, NoReturn
 
 from absl import flags
 
+from common import processes
 from common.errors import (
     DivergedError,
     FailedRunsError,
     InputError,
+    LostProcessError,
     StoppedBySignal,
     is_out_of_memory,
     one_line,
@@ -29,6 +32,16 @@ FLAGS = flags.FLAGS
 TASKS = {"cifar": "vision.commands", "aspect": "text.commands"}
 STUDIES = {"cifar": "vision.studies", "aspect": "text.studies"}
 MODES = ("train", "eval", "predict", "describe")
+
+PROCESSES = ("coordinator", "num_processes", "process_id")
+
+
+class DeviceCount(flags.IntegerParser):
+    """A number, or "all", which is 0."""
+
+    def parse(self, argument: Any) -> int:
+        return 0 if argument == "all" else super().parse(argument)
+
 
 # Flags of the launcher; all others are fields of the task's configuration.
 flags.DEFINE_enum("task", None, list(TASKS), "cifar: classify images; aspect: extract terms.")
@@ -47,9 +60,12 @@ flags.DEFINE_integer(
     "jobs", None, "Runs of a study that go on together [1; of light ones several]."
 )
 flags.DEFINE_string("vectors", None, "Word vectors for the arms of a study that need a file.")
+flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, where several make one run.")
+flags.DEFINE_integer("num_processes", None, "How many processes make the run.")
+flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
 LAUNCHER = (
     "task", "mode", "workdir", "resume", "run", "input", "format", "top", "nbest",
-    "study", "seeds", "budget", "jobs", "vectors",
+    "study", "seeds", "budget", "jobs", "vectors", *PROCESSES,
 )  # fmt: skip
 
 # Defaults in brackets; None means "the configuration's".
@@ -77,7 +93,7 @@ flags.DEFINE_integer("patience", None, "Epochs without improvement until an earl
 flags.DEFINE_float("dropout", None, "Before the head (cnn_b: two dense layers) [0; aspect 0.5].")
 flags.DEFINE_string("precision", None, "auto, float32 or bfloat16 [auto: by device].")
 flags.DEFINE_integer("seed", None, "Of split, order, initial weights and randomness [0].")
-flags.DEFINE_integer("devices", None, "How many local devices to use; 0 is all [0].")
+flags.DEFINE(DeviceCount(), "devices", None, "How many each process uses, or all [all].")
 flags.DEFINE_float("checkpoint_minutes", None, "Longest time between two checkpoints [10].")
 
 # --task=cifar
@@ -141,7 +157,11 @@ def main() -> None:
     command = shlex.join(["python", *sys.argv])
     if FLAGS.study is None:
         stop_with_parent()
-        importlib.import_module(TASKS[FLAGS.task]).run(launcher, settings, command)
+        run = importlib.import_module(TASKS[FLAGS.task]).run
+        place = tuple(launcher[name] for name in PROCESSES)
+        several = FLAGS.mode == "train" and processes.are_several(*place)
+        with processes.joined(*place) if several else nullcontext():
+            run(launcher, settings, command)
     else:
         _study(launcher, settings, command)
 
@@ -171,7 +191,7 @@ def run_to_exit_status(program: Callable[[], None]) -> int:
         program()
     except InputError as error:
         return _fail(error, 2)
-    except (DivergedError, FailedRunsError) as error:
+    except (DivergedError, FailedRunsError, LostProcessError) as error:
         return _fail(error, 1)
     except StoppedBySignal as error:
         return _fail(error, 128 + error.signal_number)
@@ -195,8 +215,11 @@ def _fail(message: object, status: int) -> int:
     return status
 
 
-def leave(status: int) -> None:
-    """End the process; after a signal without waiting for what a device still computes."""
+def end(status: int) -> NoReturn:
+    """Exit; after a signal without waiting for what a device still computes, and one of several
+    processes that fails without waiting for the others."""
+    if status and processes.process_count() > 1:
+        processes.leave(status)
     if status > 128:
         sys.stdout.flush()
         os._exit(status)
@@ -206,4 +229,4 @@ def leave(status: int) -> None:
 if __name__ == "__main__":
     # A file's name need not be UTF-8, and not every terminal shows every character.
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    leave(run_to_exit_status(main))
+    end(run_to_exit_status(main))

@@ -28,7 +28,7 @@ from benchmarks.torch_models import Packed
 from common.batching import Rows
 from common.checkpoint import Checkpoints
 from common.host import prepare_host
-from common.loop import Plan
+from common.plan import Plan
 from common.state import TrainState
 from common.writer import RunWriter
 from text import decoding

@@ -25,6 +25,10 @@ from common.state import TrainState
 from common.writer import warn
 
 FULL = 1 << 20  # bytes that a checkpoint needs besides its arrays, and more
+# Of several processes only the first writes and reads; orbax would wait for the others.
+_FIRST_ALONE = ocp.options.MultiprocessingOptions(
+    primary_host=0, active_processes={0}, barrier_sync_key_prefix="first"
+)
 
 
 class Checkpoints:
@@ -40,8 +44,12 @@ class Checkpoints:
     def _manager(self, name: str) -> ocp.CheckpointManager:
         if name not in self._managers:
             options = ocp.CheckpointManagerOptions(
-                max_to_keep=2 if name == "latest" else 1, enable_async_checkpointing=False
+                max_to_keep=2 if name == "latest" else 1,
+                enable_async_checkpointing=False,
+                multiprocessing_options=_FIRST_ALONE,
+                create=False,
             )
+            self._folders[name].mkdir(parents=True, exist_ok=True)
             self._managers[name] = ocp.CheckpointManager(self._folders[name], options=options)
         return self._managers[name]
 

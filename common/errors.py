@@ -34,6 +34,10 @@ class StopNow(Exception):
     """Ctrl-C or SIGTERM in a computation that can be done again; the loop saves and stops."""
 
 
+class LostProcessError(Exception):
+    """Another process of the run is gone, and with it the run; exit status 1."""
+
+
 class StoppedBySignal(Exception):
     """Ctrl-C or SIGTERM: the line says what is saved; exit status 128 + the signal."""
 

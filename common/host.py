@@ -61,6 +61,38 @@ def cache_root() -> Path:
     return Path(root).expanduser()
 
 
+def unused_accelerator(devices: Path = Path("/dev")) -> str | None:
+    """Why JAX, having found only CPUs, does not use an accelerator of this machine, and what to do.
+
+    None if there is none, or if JAX_PLATFORMS says what to use. `devices` has the device files.
+    """
+    if os.environ.get("JAX_PLATFORMS"):
+        return None
+    kinds = {
+        "an NVIDIA GPU": (any(devices.glob("nvidia[0-9]*")), "jax_cuda", "requirements.txt"),
+        "a TPU": (
+            any(devices.glob("accel[0-9]*")) or "TPU_ACCELERATOR_TYPE" in os.environ,
+            "libtpu",
+            "requirements-tpu.txt",
+        ),
+    }
+    installed = {
+        str(found.metadata["Name"]).replace("-", "_") for found in metadata.distributions()
+    }
+    for name, (present, package, requirements) in kinds.items():
+        if present and not any(other.startswith(package) for other in installed):
+            return (
+                f"{name} is here, but the installed jax cannot use it, for want of {package}: "
+                f"pip install -r {requirements}"
+            )
+        if present:
+            return (
+                f"{name} is here, but JAX could not start it: another program may hold it, or its "
+                f"driver may be too old for {package}; JAX_PLATFORMS=cpu says that CPUs are meant"
+            )
+    return None
+
+
 def has_matrix_units(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     """Whether the processor multiplies bfloat16 matrices in hardware (AMX), as Linux tells."""
     return cpuinfo.exists() and "amx_bf16" in cpuinfo.read_text()

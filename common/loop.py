@@ -5,18 +5,16 @@ import signal
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax import Array
 
-from common import metrics
+from common import metrics, processes
 from common.batching import Rows
-from common.checkpoint import Checkpoints
 from common.errors import (
     DivergedError,
     InputError,
@@ -25,101 +23,16 @@ from common.errors import (
     is_out_of_memory,
 )
 from common.memory import advise_batch
-from common.parallel import Devices
+from common.plan import Plan, Progress, Stopwatch
 from common.signals import StopRequest
 from common.state import TrainState
-from common.writer import EpochBar, RunWriter, say, warn
+from common.writer import EpochBar, say, warn
 
 # Steps that run ahead of the host's look at their loss, so that the device never waits. Steps of
 # a second do not: nothing is won then, and a signal would have to wait for all of them.
 LAG = 2
 SLOW = 1.0  # seconds
 FIRST_WORDS = "stopping after this step, with a checkpoint; once more leaves at once, without"
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What `fit` needs besides the state; made by the task.
-
-    Attributes:
-        train_step: compiled, (state, data, rows, key) -> (state, sums).
-        train_chunk: compiled, the same for the rows of `chunk_steps` steps at a time; what an
-            epoch leaves goes step by step, as all does if `chunk_steps` is 1.
-        data: the training arrays, on the devices.
-        epoch_batches: epoch, from 0 -> the rows of each of its steps; of that number alone.
-        key: the key of training, on the devices.
-        evaluate: state -> scores of the validation data, by name; {} without any.
-        select: the score to maximise; None selects the last epoch.
-        patience: epochs without a better score before an early stop; 0 is off.
-        checkpoint_seconds: longest time between two checkpoints.
-        batch_size: examples of a step, on average, for the speed that is shown.
-        unit: what an example is called.
-        shown: the metrics in the line that ends an epoch.
-    """
-
-    train_step: Callable[..., tuple[TrainState, dict[str, Array]]]
-    data: dict[str, Array]
-    epoch_batches: Callable[[int], list[Rows]]
-    key: Array
-    evaluate: Callable[[TrainState], dict[str, float]]
-    schedule: optax.Schedule
-    devices: Devices
-    checkpoints: Checkpoints
-    writer: RunWriter
-    epochs: int
-    steps_per_epoch: int
-    batch_size: float
-    select: str | None
-    train_chunk: Callable[..., tuple[TrainState, dict[str, Array]]] | None = None
-    chunk_steps: int = 1
-    patience: int = 0
-    checkpoint_seconds: float = 600.0
-    unit: str = "examples"
-    shown: tuple[str, ...] = ("loss", "accuracy")
-
-
-@dataclass
-class Progress:
-    """Where a run stands; saved as JSON beside each state."""
-
-    epoch: int = 0  # finished epochs
-    sums: dict[str, float] = field(default_factory=dict)  # of the unfinished epoch
-    best_epoch: int = 0
-    best_score: float | None = None
-    seconds: float = 0.0  # of training steps, over all sessions of the run
-    steps_timed: int = 0  # in those seconds: a step that compiles is not timed
-
-    @property
-    def steps_per_second(self) -> float:
-        return self.steps_timed / self.seconds if self.seconds else 0.0
-
-
-class _Stopwatch:
-    """Times the finished steps of a session into the progress, without those that compile:
-    the first with rows of each shape."""
-
-    def __init__(self, progress: Progress):
-        self._progress, self._last = progress, math.nan
-        self._shapes: set[tuple] = set()
-
-    def start(self) -> None:
-        """Tell that steps begin."""
-        self._last = time.monotonic()
-
-    def expect(self, rows: Rows) -> None:
-        """Tell the rows of the step to come."""
-        shapes = tuple(array.shape for array in rows.values())
-        if shapes not in self._shapes:
-            self._shapes.add(shapes)
-            self._last = math.nan
-
-    def tick(self, steps: int) -> None:
-        """Tell that so many steps are finished."""
-        now = time.monotonic()
-        if not math.isnan(self._last):
-            self._progress.seconds += now - self._last
-            self._progress.steps_timed += steps
-        self._last = now
 
 
 def run(state: TrainState, plan: Plan) -> tuple[TrainState, Progress]:
@@ -132,7 +45,22 @@ def run(state: TrainState, plan: Plan) -> tuple[TrainState, Progress]:
     Returns:
         The selected state, not on all devices, and the progress. Raises as `fit`.
     """
-    progress, like = Progress(), plan.devices.abstract(state)
+    like = plan.devices.abstract(state)
+    state, saved = processes.arrays_from_first(lambda: _find_start(state, like, plan), like)
+    try:
+        _, progress = fit(plan.devices.replicate(state), plan, Progress(**saved))
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error) or processes.process_count() > 1:
+            raise
+        error.__traceback__ = None  # its frames hold the arrays of the step that failed
+        raise _advise(plan, like) from None
+    best, _ = processes.arrays_from_first(lambda: plan.checkpoints.restore("best", like), like)
+    return best, progress
+
+
+def _find_start(state: TrainState, like: Any, plan: Plan) -> tuple[TrainState, dict[str, Any]]:
+    """The latest checkpoint's state and progress, or where there is none those of the start."""
+    progress = Progress()
     if plan.checkpoints.exists():
         state, saved = plan.checkpoints.restore("latest", like, repair=True)
         plan.checkpoints.drop_damaged_best(like)
@@ -154,20 +82,16 @@ def run(state: TrainState, plan: Plan) -> tuple[TrainState, Progress]:
             )
         warn("the best checkpoint is lost: the best of the epochs to come will be selected")
         progress.best_epoch, progress.best_score = 0, None
-    try:
-        _, progress = fit(plan.devices.replicate(state), plan, progress)
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        error.__traceback__ = None  # its frames hold the arrays of the step that failed
+    return state, asdict(progress)
 
-        def step(state: TrainState, rows: Rows) -> tuple:
-            return plan.train_step(state, plan.data, plan.devices.shard(rows), plan.key)
 
-        advice = advise_batch(step, plan.epoch_batches(0), like, plan.devices)
-        raise InputError(advice) from None
-    best, _ = plan.checkpoints.restore("best", like)
-    return best, progress
+def _advise(plan: Plan, like: TrainState) -> InputError:
+    """The error of a batch that does not fit into memory."""
+
+    def step(state: TrainState, rows: Rows) -> tuple:
+        return plan.train_step(state, plan.data, plan.devices.shard(rows), plan.key)
+
+    return InputError(advise_batch(step, plan.epoch_batches(0), like, plan.devices))
 
 
 def fit(state: TrainState, plan: Plan, progress: Progress) -> tuple[TrainState, Progress]:
@@ -188,15 +112,17 @@ def fit(state: TrainState, plan: Plan, progress: Progress) -> tuple[TrainState, 
     plan.writer.open(progress.epoch)
     stop = StopRequest(FIRST_WORDS, lambda: _left(plan))
     try:
-        clock = _Stopwatch(progress)
+        clock = Stopwatch(progress)
         with stop:
             while progress.epoch < plan.epochs and not _is_stale(plan, progress):
                 state = _train_epoch(state, plan, progress, clock, stop)
                 scores = _validate(state, plan, progress, stop)
                 _finish_epoch(state, plan, progress, scores)
-                if stop.number is not None:
-                    raise _stopped(stop.number, plan, progress)
+                if number := processes.largest(stop.number or 0):
+                    raise _stopped(number, plan, progress)
     except KeyboardInterrupt:
+        if processes.process_count() > 1:
+            raise  # the others are not waited for
         raise StoppedBySignal(stop.number or signal.SIGINT, _left(plan)) from None
     finally:
         plan.writer.close()
@@ -208,7 +134,7 @@ def _is_stale(plan: Plan, progress: Progress) -> bool:
 
 
 def _train_epoch(
-    state: TrainState, plan: Plan, progress: Progress, clock: _Stopwatch, stop: StopRequest
+    state: TrainState, plan: Plan, progress: Progress, clock: Stopwatch, stop: StopRequest
 ) -> TrainState:
     """The rest of the current epoch, in chunks of steps and single ones."""
     epoch, devices = progress.epoch, plan.devices
@@ -243,12 +169,14 @@ def _train_epoch(
             pending.append(sums)
             absorb(keep=LAG if progress.steps_per_second * SLOW > 1 else 0)
             overdue = time.monotonic() - saved > plan.checkpoint_seconds
-            if done < plan.steps_per_epoch and (stop.number is not None or overdue):
+            last = done == plan.steps_per_epoch
+            number = 0 if last else processes.largest(stop.number or 0)
+            if number or (overdue and not last):
                 absorb(keep=0)
                 _save("latest", state, plan, progress)
                 saved = time.monotonic()
-                if stop.number is not None:
-                    raise _stopped(stop.number, plan, progress)
+                if number:
+                    raise _stopped(number, plan, progress)
         absorb(keep=0)
     return state
 
@@ -263,7 +191,12 @@ def _next_steps(plan: Plan, batches: Sequence[Rows]) -> tuple[Callable, Rows]:
 def _validate(
     state: TrainState, plan: Plan, progress: Progress, stop: StopRequest
 ) -> dict[str, float]:
-    """The scores of the validation data; a signal saves the state before them, at once."""
+    """The scores of the validation data; a signal saves the state before them, at once.
+
+    Several processes finish it, since all of them take part.
+    """
+    if processes.process_count() > 1:
+        return plan.evaluate(state)
     try:
         with stop.raising():
             return plan.evaluate(state)
@@ -298,10 +231,12 @@ def _finish_epoch(
 
 
 def _save(name: str, state: TrainState, plan: Plan, progress: Progress) -> None:
+    if not processes.is_first():
+        return
     state = plan.devices.unreplicate(state)
     if not _all_finite((state.params, state.batch_stats)):
         raise _diverged(f"a parameter after step {int(state.step)}", plan)
-    plan.checkpoints.save(name, state, asdict(progress))
+    plan.checkpoints.save(name, jax.device_get(state), asdict(progress))
 
 
 @jax.jit
@@ -310,15 +245,15 @@ def _all_finite(tree: Any) -> Array:
 
 
 def _diverged(what: str, plan: Plan) -> DivergedError:
-    last = plan.checkpoints.describe_latest()
+    # Not by `from_first`: a parameter is looked at where it is saved, in the first process alone.
     return DivergedError(
-        f"{what} is not a finite number; the last good checkpoint is {last}; try a lower "
+        f"{what} is not a finite number; the last good checkpoint is {_latest(plan)}; try a lower "
         "--learning_rate, --clip=1, a longer warm-up or --precision=float32"
     )
 
 
 def _stopped(number: int, plan: Plan, progress: Progress) -> StoppedBySignal:
-    where = plan.checkpoints.describe_latest()
+    where = processes.from_first(plan.checkpoints.describe_latest)
     return StoppedBySignal(
         number,
         f"stopped after {progress.epoch} of {plan.epochs} epochs"
@@ -327,5 +262,10 @@ def _stopped(number: int, plan: Plan, progress: Progress) -> StoppedBySignal:
 
 
 def _left(plan: Plan) -> str:
-    last = plan.checkpoints.describe_latest()
-    return f"left at once; the last checkpoint is {last}; --resume goes on from it"
+    return f"left at once; the last checkpoint is {_latest(plan)}; --resume goes on from it"
+
+
+def _latest(plan: Plan) -> str:
+    """Where the latest checkpoint is, for a message of any process."""
+    first = processes.is_first()
+    return plan.checkpoints.describe_latest() if first else "what the first process says"

@@ -1,9 +1,11 @@
 """Which launcher flags go with which mode; the same rules for every task."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
+from common import processes
 from common.config import load, override
 from common.errors import InputError
 from common.run_folder import default_workdir
@@ -51,12 +53,20 @@ def training_run(
 ) -> tuple[Config, Path]:
     """The configuration to train, and the run folder.
 
-    The configuration is that of the run to resume, else what the flags ask for.
+    The configuration is that of the run to resume, else what the flags ask for. Of several
+    processes the first decides, and it alone has the run folder.
     """
     given = launcher["workdir"]
-    if launcher["resume"] and (Path(given) / "config.json").exists():
-        config = override(load(kind, Path(given) / "config.json"), settings)
-        check_config(config)
-    else:
-        config = make_config(dict(settings))
-    return config, Path(given) if given else default_workdir(config.task, config.model)
+
+    def decide() -> dict[str, Any]:
+        if launcher["resume"] and (Path(given) / "config.json").exists():
+            config = override(load(kind, Path(given) / "config.json"), settings)
+            check_config(config)
+        else:
+            config = make_config(dict(settings))
+        workdir = given or default_workdir(config.task, config.model)
+        return {"config": asdict(config), "workdir": str(workdir)}
+
+    found = processes.from_first(decide)
+    workdir = Path(found["workdir"]) if processes.is_first() else processes.scratch_folder()
+    return kind(**found["config"]), workdir

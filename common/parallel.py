@@ -2,11 +2,13 @@
 
 Nothing else in Athanor knows how many devices there are. The data set is copied to every
 device once; a batch is then a few rows of indices, cut over the devices, and each device
-gathers its own examples.
+gathers its own examples. Of several processes (common/processes.py) each holds and is given
+what belongs to its own devices.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -14,9 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
+from common import processes
 from common.errors import InputError
-from common.host import has_matrix_units, onednn_is_used, prepare_host
+from common.host import has_matrix_units, onednn_is_used, prepare_host, unused_accelerator
 from common.program_cache import keep_programs
+from common.writer import say, warn
 
 AXIS = "devices"
 # Steps of one program on an accelerator: they hide the host's work, and still end in seconds.
@@ -25,7 +29,7 @@ CHUNK = 50
 
 @dataclass(frozen=True)
 class Devices:
-    """The devices of one run.
+    """The devices of one run, of all its processes, in the order of these.
 
     Functions given to `compile` see the local part of arguments made by `shard`, and
     whole copies of arguments made by `replicate`; keys are replicated too.
@@ -36,6 +40,11 @@ class Devices:
     @property
     def count(self) -> int:
         return len(self.devices)
+
+    @property
+    def local(self) -> tuple[jax.Device, ...]:
+        """Those of this process."""
+        return tuple(d for d in self.devices if d.process_index == jax.process_index())
 
     @property
     def on_cpu(self) -> bool:
@@ -57,18 +66,19 @@ class Devices:
         """A copy of every array on every device."""
         if self.count == 1:
             return jax.device_put(tree, self.devices[0])
-        mesh = Mesh(np.array(self.devices), (AXIS,))
+        local = self.local
+        mesh = Mesh(np.array(local), (AXIS,))
         tree = jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
 
         def stack(x: jax.Array) -> jax.Array:
-            return jnp.broadcast_to(x, (self.count, *x.shape))
+            return jnp.broadcast_to(x, (len(local), *x.shape))
 
         split = NamedSharding(mesh, PartitionSpec(AXIS))
         return jax.jit(lambda t: jax.tree.map(stack, t), out_shardings=split)(tree)
 
     def abstract(self, tree: Any) -> Any:
-        """Shapes and types of `tree`, to be restored to the first device."""
-        place = SingleDeviceSharding(self.devices[0])
+        """Shapes and types of `tree`, to be restored to this process's first device."""
+        place = SingleDeviceSharding(self.local[0])
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), tree)
 
     def unreplicate(self, tree: Any) -> Any:
@@ -76,10 +86,11 @@ class Devices:
         return tree if self.count == 1 else jax.tree.map(lambda x: x[0], tree)
 
     def shard(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Cut [B, ...] into [devices, B / devices, ...]."""
+        """Cut [B, ...] into [devices, B / devices, ...]; of these, this process's part."""
         if self.count == 1:
             return batch
-        return {k: v.reshape(self.count, -1, *v.shape[1:]) for k, v in batch.items()}
+        mine = [place for place, device in enumerate(self.devices) if device in self.local]
+        return {k: v.reshape(self.count, -1, *v.shape[1:])[mine] for k, v in batch.items()}
 
     def shard_steps(self, batches: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
         """`shard` for several steps: [S, B, ...], cut into [devices, S, B / devices, ...]."""
@@ -96,9 +107,12 @@ class Devices:
         return 1 if self.on_cpu else steps // -(-steps // CHUNK)
 
     def unshard(self, array: Any) -> np.ndarray:
-        """Undo `shard`, on the host."""
+        """Undo `shard`, on the host of every process."""
         array = np.asarray(array)
-        return array if self.count == 1 else array.reshape(-1, *array.shape[2:])
+        if self.count == 1:
+            return array
+        array = processes.gather(array) if processes.process_count() > 1 else array[None]
+        return array.reshape(-1, *array.shape[3:])
 
     def check_batch(self, batch_size: int) -> None:
         """InputError unless the devices share the batch evenly."""
@@ -109,12 +123,14 @@ class Devices:
             )
 
     def describe(self) -> str:
-        """Such as "1 x cpu" or "8 x NVIDIA H100"."""
-        return f"{self.count} x {self.devices[0].device_kind}"
+        """Such as "1 x cpu" or "8 x TPU v4 (2 processes)"."""
+        several = processes.process_count() > 1
+        processed = f" ({processes.process_count()} processes)" if several else ""
+        return f"{self.count} x {self.devices[0].device_kind}{processed}"
 
 
 def local_devices(count: int = 0) -> Devices:
-    """The first `count` devices of this process, all of them for 0.
+    """The first `count` devices of every process, all of them for 0.
 
     Called before anything runs on a device: JAX starts here, after `prepare_host`.
     """
@@ -122,9 +138,32 @@ def local_devices(count: int = 0) -> Devices:
     found = jax.local_devices()
     if count < 0 or count > len(found):
         raise InputError(f"--devices={count}: this machine has {len(found)}; 0 means all")
-    devices = Devices(tuple(found[: count or len(found)]))
-    keep_programs(devices.on_cpu)
-    return devices
+    devices: list[jax.Device] = []
+    for index in range(processes.process_count()):
+        own = [device for device in jax.devices() if device.process_index == index]
+        devices += own[: count or len(own)]
+    if processes.process_count() == 1 or found[0].platform != "cpu":
+        keep_programs(found[0].platform == "cpu")  # XLA cannot serialise collectives of CPUs
+    return Devices(tuple(devices))
+
+
+def tell_choices(devices: Devices, precision: str, chunk_steps: int = 1) -> None:
+    """Say in a line what the devices are and what was chosen for them; in another what is unused.
+
+    Args:
+        devices: of the run.
+        precision: what the model computes in.
+        chunk_steps: steps made at a time.
+    """
+    choices = [precision]
+    if chunk_steps > 1:
+        choices.append(f"steps in chunks of {chunk_steps} on the device")
+    folder = jax.config.jax_compilation_cache_dir
+    if folder and jax.config.jax_enable_compilation_cache:
+        choices.append(f"compiled programs kept in {folder.replace(str(Path.home()), '~', 1)}")
+    say(f"{devices.describe()}: {', '.join(choices)}")
+    if devices.on_cpu and (unused := unused_accelerator()):
+        warn(unused)
 
 
 def default_is_cpu() -> bool:

@@ -13,8 +13,8 @@ import optax
 from common.batching import epoch_batches, gather, steps_per_epoch
 from common.checkpoint import Checkpoints
 from common.layers import example_keys
-from common.loop import Plan
 from common.parallel import local_devices
+from common.plan import Plan
 from common.state import TrainState, create_state
 from common.step import LossFn, make_train_step, scan_steps
 from common.writer import RunWriter

@@ -10,7 +10,7 @@ from common.errors import InputError
 from text.config import TextConfig, check_config, make_config
 
 USED = {
-    "train": {"workdir", "resume"},
+    "train": {"workdir", "resume", "coordinator", "num_processes", "process_id"},
     "eval": {"run", "format"},
     "predict": {"run", "input", "format", "nbest"},
     "describe": {"workdir"},

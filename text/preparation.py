@@ -11,6 +11,7 @@ from typing import Any
 
 from common.batching import steps_per_epoch
 from common.errors import InputError
+from common.parallel import tell_choices
 from common.writer import say
 from text import corpora, embeddings, packed_vectors
 from text.config import TextConfig
@@ -171,7 +172,5 @@ def tell_start(prepared: Prepared, parameters: int) -> None:
             say(f"  {name:<5} {prepared.vectors.coverage(counts)}")
     else:
         say(f"  random embeddings of {len(extractor.lexicon.training_words):,} training words")
-    say(
-        f"{config.model}, {parameters:,} parameters, {extractor.precision}, "
-        f"on {extractor.devices.describe()}"
-    )
+    say(f"{config.model}, {parameters:,} parameters")
+    tell_choices(extractor.devices, extractor.precision)

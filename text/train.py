@@ -9,10 +9,11 @@ import numpy as np
 import optax
 from jax import Array
 
-from common import run_folder
+from common import processes, run_folder
 from common.checkpoint import Checkpoints
-from common.loop import Plan, run
+from common.loop import run
 from common.parallel import local_devices
+from common.plan import Plan
 from common.state import TrainState, count_parameters
 from common.step import LossFn, make_train_step
 from common.training import make_optimization
@@ -122,7 +123,7 @@ def train(config: TextConfig, workdir: Path, *, resume: bool, command: str) -> d
     Returns:
         The contents of summary.json.
     """
-    run_folder.check_run(workdir, config, resume=resume)
+    processes.from_first(lambda: run_folder.check_run(workdir, config, resume=resume))
     code = run_folder.describe_code(config)
     local_devices(config.devices).check_batch(config.batch_size)
     prepared = prepare(config, load_corpus(config), workdir)

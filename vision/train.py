@@ -9,10 +9,12 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from common import run_folder
+from common import processes, run_folder
 from common.batching import epoch_batches, gather, steps_per_epoch
 from common.checkpoint import Checkpoints
-from common.loop import Plan, run
+from common.loop import run
+from common.parallel import tell_choices
+from common.plan import Plan
 from common.state import TrainState, count_parameters
 from common.step import LossFn, make_train_step, scan_steps
 from common.training import make_optimization
@@ -144,9 +146,9 @@ def train(config: VisionConfig, workdir: Path, *, resume: bool, command: str) ->
     Returns:
         The contents of summary.json.
     """
-    run_folder.check_run(workdir, config, resume=resume)
+    processes.from_first(lambda: run_folder.check_run(workdir, config, resume=resume))
     code = run_folder.describe_code(config)
-    dataset = load_dataset(config)
+    dataset = processes.first_then_others(lambda: load_dataset(config))
     classifier = make_classifier(config, dataset.classes, dataset.mean, dataset.std)
     inputs = {
         "classes": list(dataset.classes),
@@ -158,7 +160,8 @@ def train(config: VisionConfig, workdir: Path, *, resume: bool, command: str) ->
     plan, state = make_plan(config, dataset, classifier, scorer, checkpoints, RunWriter(workdir))
     run_folder.open_run(workdir, config, inputs)
     first_command = run_folder.note_command(workdir, command)
-    _tell_start(config, dataset, classifier, state)
+    _tell_start(config, dataset, state)
+    tell_choices(classifier.devices, classifier.precision, plan.chunk_steps)
     say(f"run folder: {workdir}")
     best, progress = run(state, plan)
     test_logits = scorer.score_split(best.variables, dataset.test)
@@ -194,12 +197,7 @@ def train(config: VisionConfig, workdir: Path, *, resume: bool, command: str) ->
     return summary
 
 
-def _tell_start(
-    config: VisionConfig, dataset: Dataset, classifier: Classifier, state: TrainState
-) -> None:
+def _tell_start(config: VisionConfig, dataset: Dataset, state: TrainState) -> None:
     sizes = [len(split.labels) for split in (dataset.train, dataset.val, dataset.test)]
     say(f"{dataset.name} from {dataset.source}: {sizes[0]} train, {sizes[1]} val, {sizes[2]} test")
-    say(
-        f"{config.model}, {count_parameters(state.params):,} parameters, {classifier.precision}, "
-        f"on {classifier.devices.describe()}"
-    )
+    say(f"{config.model}, {count_parameters(state.params):,} parameters")

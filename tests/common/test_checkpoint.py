@@ -128,7 +128,8 @@ def test_every_flipped_bit_is_noticed_or_harmless(tmp_path, capsys):
         copy = tmp_path / str(number)
         shutil.copytree(tmp_path / "whole", copy)
         files = [f for f in sorted((copy / "latest" / "2").rglob("*")) if f.is_file()]
-        file = files[rng.integers(len(files))]
+        sizes = np.array([f.stat().st_size for f in files])
+        file = files[rng.choice(len(files), p=sizes / sizes.sum())]
         content = bytearray(file.read_bytes())
         content[rng.integers(len(content))] ^= 1 << rng.integers(8)
         file.write_bytes(content)

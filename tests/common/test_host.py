@@ -81,3 +81,21 @@ def test_matrix_units_are_read_from_the_system(tmp_path):
     assert not host.has_matrix_units(cpuinfo)
     cpuinfo.write_text("flags : fpu amx_bf16 amx_tile\n")
     assert host.has_matrix_units(cpuinfo)
+
+
+def test_an_accelerator_that_jax_cannot_use_is_named_with_the_remedy(monkeypatch, tmp_path):
+    monkeypatch.delenv("JAX_PLATFORMS", raising=False)
+    monkeypatch.delenv("TPU_ACCELERATOR_TYPE", raising=False)
+    monkeypatch.setattr(host.metadata, "distributions", lambda: [])
+    assert host.unused_accelerator(tmp_path) is None
+    (tmp_path / "nvidiactl").touch()
+    assert host.unused_accelerator(tmp_path) is None
+    (tmp_path / "accel0").touch()
+    assert str(host.unused_accelerator(tmp_path)).endswith("pip install -r requirements-tpu.txt")
+    (tmp_path / "nvidia0").touch()
+    assert str(host.unused_accelerator(tmp_path)).endswith(
+        "an NVIDIA GPU is here, but the installed jax cannot use it, for want of jax_cuda: pip "
+        "install -r requirements.txt"
+    )
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    assert host.unused_accelerator(tmp_path) is None

@@ -12,7 +12,8 @@ import pytest
 
 from common import loop
 from common.errors import DivergedError, InputError, StoppedBySignal
-from common.loop import Progress, fit
+from common.loop import fit
+from common.plan import Progress
 from common.writer import RunWriter
 from tests.toy import assert_same, compiled_step, counting, make_plan
 

@@ -1,5 +1,7 @@
 """One device and eight: arrays there and back, the same step, errors that help."""
 
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 from common import parallel
 from common.batching import epoch_order, train_rows
 from common.errors import InputError
-from common.parallel import Devices, fast_bfloat16, local_devices
+from common.parallel import Devices, fast_bfloat16, local_devices, tell_choices
 from common.training import TrainingConfig, choose_dtype
 from tests.toy import TX, assert_same, compiled_step, make_data, make_state
 
@@ -122,6 +124,25 @@ def test_shards_of_several_steps(count):
     for step, batch in enumerate(batches):
         part = stacked[step] if count == 1 else stacked[:, step]
         np.testing.assert_array_equal(part, devices.shard(batch)["x"])
+
+
+def test_what_was_chosen_is_said_in_a_line(monkeypatch, capsys):
+    monkeypatch.setattr(parallel, "unused_accelerator", lambda: "a GPU is here, but")
+    tell_choices(local_devices(8), "float32")
+    assert capsys.readouterr() == ("8 x cpu: float32\n", "a GPU is here, but\n")
+    monkeypatch.setattr(Devices, "on_cpu", False)
+    jax.config.update("jax_enable_compilation_cache", True)  # as a user has it
+    jax.config.update("jax_compilation_cache_dir", f"{Path.home()}/.cache/athanor/xla")
+    try:
+        tell_choices(local_devices(8), "bfloat16", 43)
+    finally:
+        jax.config.update("jax_enable_compilation_cache", False)
+        jax.config.update("jax_compilation_cache_dir", None)
+    assert capsys.readouterr() == (
+        "8 x cpu: bfloat16, steps in chunks of 43 on the device, compiled programs kept in "
+        "~/.cache/athanor/xla\n",
+        "",
+    )
 
 
 def test_description():
