@@ -142,8 +142,7 @@ def local_devices(count: int = 0) -> Devices:
     for index in range(processes.process_count()):
         own = [device for device in jax.devices() if device.process_index == index]
         devices += own[: count or len(own)]
-    if processes.process_count() == 1 or found[0].platform != "cpu":
-        keep_programs(found[0].platform == "cpu")  # XLA cannot serialise collectives of CPUs
+    keep_programs(found[0].platform == "cpu")
     return Devices(tuple(devices))
 
 
@@ -158,9 +157,9 @@ def tell_choices(devices: Devices, precision: str, chunk_steps: int = 1) -> None
     choices = [precision]
     if chunk_steps > 1:
         choices.append(f"steps in chunks of {chunk_steps} on the device")
-    folder = jax.config.jax_compilation_cache_dir
-    if folder and jax.config.jax_enable_compilation_cache:
-        choices.append(f"compiled programs kept in {folder.replace(str(Path.home()), '~', 1)}")
+    if folder := keep_programs(devices.on_cpu):
+        home = str(Path.home())
+        choices.append(f"compiled programs kept in {str(folder).replace(home, '~', 1)}")
     say(f"{devices.describe()}: {', '.join(choices)}")
     if devices.on_cpu and (unused := unused_accelerator()):
         warn(unused)

@@ -9,12 +9,14 @@ home folder that several hosts share, too.
 import hashlib
 import os
 import re
+import warnings
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import jax
 
+from common import processes
 from common.host import cache_root
 
 FEATURES = re.compile(rb"[+-][a-z0-9][\w.-]*(?:,[+-][a-z0-9][\w.-]*)+")  # +aes,+avx,-sse4a,...
@@ -26,10 +28,15 @@ def keep_programs(on_cpu: bool) -> Path | None:
 
     JAX_COMPILATION_CACHE_DIR and JAX_ENABLE_COMPILATION_CACHE are the user's, and win.
     """
-    if not jax.config.jax_enable_compilation_cache:
+    # With oneDNN's calls in it, a program cannot be stored (jaxlib 0.12: std::bad_alloc).
+    warnings.filterwarnings("ignore", "Error writing persistent compilation cache entry")
+    config: Any = jax.config
+    if not config.jax_enable_compilation_cache:
         return None
-    if jax.config.jax_compilation_cache_dir is not None:
-        return Path(jax.config.jax_compilation_cache_dir)
+    if on_cpu and processes.process_count() > 1:  # nor can the collectives of CPUs
+        return None
+    if config.jax_compilation_cache_dir is not None:
+        return Path(config.jax_compilation_cache_dir)
     name = cpu_folder() if on_cpu else "xla"
     if name is None:
         return None
