@@ -32,9 +32,11 @@ def launch(tmp_path):
     """Begin `launch.py` with these flags; all share compiled code."""
     environment = os.environ | {
         "ATHANOR_CACHE": str(tmp_path / "cache"),
+        "JAX_ENABLE_COMPILATION_CACHE": "true",
         "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "jax"),
+        # One device; code that calls oneDNN cannot be stored.
+        "XLA_FLAGS": "--xla_cpu_experimental_onednn_custom_call=false",
     }
-    environment.pop("XLA_FLAGS", None)
 
     def launch(folder, *flags):
         return subprocess.Popen(

@@ -59,4 +59,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    launch.leave(launch.run_to_exit_status(main))
+    launch.end(launch.run_to_exit_status(main))
