@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from common.study import Study
-from common.study_table import Comparison, Interval, Row
+from common.study_table import Comparison, Interval, Row, paired_t
 
 SIGNIFICANT = 0.05
 LOWER_IS_BETTER = ("loss", "ece")
@@ -96,8 +98,20 @@ def _agreement(study: Study, rows: Sequence[Row]) -> list[str]:
     order = ", ".join(f"{row.arm} {row.reported:.4g}" for row in theirs)
     if not turned:
         return [f"The order of the report ({order}) is reproduced."]
+    if all(_may_be_chance(a, b) for a, b in turned):
+        alike = "; ".join(f"{a.arm} and {b.arm}" for a, b in turned)
+        return [f"The order of the report ({order}) may be chance: not told apart here: {alike}."]
     found = ", ".join(f"{row.arm} {row.mean:.4f}" for row in ours)
     return [f"The order of the report ({order}) is not reproduced: here it is {found}."]
+
+
+def _may_be_chance(a: Row, b: Row) -> bool:
+    """Whether chance over the seeds that two arms share could make their difference."""
+    shared = sorted(a.scores.keys() & b.scores.keys())
+    if len(shared) < 2:
+        return False
+    interval, _ = paired_t(np.array([a.scores[seed] - b.scores[seed] for seed in shared]))
+    return interval is not None and interval.low <= 0 <= interval.high
 
 
 def _worse(a: Row, b: Row, lower: bool) -> bool:

@@ -67,5 +67,11 @@ def test_agreement_with_the_report(reported, said):
     assert said in ask({"half": HALF, "one <b>": (0.6, 0.6, 0.6)}, reported=reported)
 
 
+def test_an_order_of_the_report_that_may_be_chance():
+    scores = {"half": HALF, "one <b>": (0.55, 0.50, 0.49)}
+    told = ask(scores, reported={"half": 0.9, "one <b>": 0.4})
+    assert "may be chance: not told apart here: half and one <b>." in told
+
+
 def test_a_single_arm():
     assert ask({"half": HALF}) == "half has a test accuracy of 0.5000 ± 0.0200 over 3 seeds."
