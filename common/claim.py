@@ -24,7 +24,7 @@ def claim(workdir: Path) -> Iterator[None]:
     path = workdir / "lock"
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        file = path.open("a+")
+        file = path.open("ab+", buffering=0)
     except OSError as error:
         raise InputError(f"--workdir={workdir} cannot be written: {error.strerror}") from None
     with file:
@@ -33,15 +33,15 @@ def claim(workdir: Path) -> Iterator[None]:
         except BlockingIOError:
             file.seek(0)
             raise InputError(
-                f"--workdir={workdir} is in use by {file.read().strip() or 'another process'}: "
+                f"--workdir={workdir} is in use by {_holder(file.read())}: "
                 "wait until that has stopped, or choose another folder"
             ) from None
         except OSError:
             pass
         try:
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-            file.flush()
+            with suppress(OSError):  # a full disk: it is claimed all the same
+                file.truncate(0)
+                file.write(f"process {os.getpid()} on {socket.gethostname()}\n".encode())
             yield
         finally:
             if made and list(workdir.iterdir()) == [path]:
@@ -49,3 +49,7 @@ def claim(workdir: Path) -> Iterator[None]:
                 for folder in made:
                     with suppress(OSError):  # a folder above may be in use by now
                         folder.rmdir()
+
+
+def _holder(content: bytes) -> str:
+    return content.decode("utf-8", "replace").strip() or "another process"

@@ -70,11 +70,7 @@ def unused_accelerator(devices: Path = Path("/dev")) -> str | None:
         return None
     kinds = {
         "an NVIDIA GPU": (any(devices.glob("nvidia[0-9]*")), "jax_cuda", "requirements.txt"),
-        "a TPU": (
-            any(devices.glob("accel[0-9]*")) or "TPU_ACCELERATOR_TYPE" in os.environ,
-            "libtpu",
-            "requirements-tpu.txt",
-        ),
+        "a TPU": (has_tpu(devices), "libtpu", "requirements-tpu.txt"),
     }
     installed = {
         str(found.metadata["Name"]).replace("-", "_") for found in metadata.distributions()
@@ -91,6 +87,11 @@ def unused_accelerator(devices: Path = Path("/dev")) -> str | None:
                 f"driver may be too old for {package}; JAX_PLATFORMS=cpu says that CPUs are meant"
             )
     return None
+
+
+def has_tpu(devices: Path = Path("/dev")) -> bool:
+    """Whether this machine has a TPU, as its device files or its environment tell."""
+    return any(devices.glob("accel[0-9]*")) or "TPU_ACCELERATOR_TYPE" in os.environ
 
 
 def has_matrix_units(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:

@@ -28,8 +28,8 @@ from common.signals import StopRequest
 from common.state import TrainState
 from common.writer import EpochBar, say, warn
 
-# Steps that run ahead of the host's look at their loss, so that the device never waits. Steps of
-# a second do not: nothing is won then, and a signal would have to wait for all of them.
+# Steps, or chunks of them, that run ahead of the host's look at their loss, so that the device
+# never waits. Those of a second do not: nothing is won then, and a signal would wait for all.
 LAG = 2
 SLOW = 1.0  # seconds
 FIRST_WORDS = "stopping after this step, with a checkpoint; once more leaves at once, without"
@@ -110,7 +110,7 @@ def fit(state: TrainState, plan: Plan, progress: Progress) -> tuple[TrainState, 
         DivergedError: the loss or a parameter is not finite.
     """
     plan.writer.open(progress.epoch)
-    stop = StopRequest(FIRST_WORDS, lambda: _left(plan))
+    stop = StopRequest(FIRST_WORDS, lambda: _left(plan), processes.leave)
     try:
         clock = Stopwatch(progress)
         with stop:
@@ -121,9 +121,11 @@ def fit(state: TrainState, plan: Plan, progress: Progress) -> tuple[TrainState, 
                 if number := processes.largest(stop.number or 0):
                     raise _stopped(number, plan, progress)
     except KeyboardInterrupt:
-        if processes.process_count() > 1:
-            raise  # the others are not waited for
-        raise StoppedBySignal(stop.number or signal.SIGINT, _left(plan)) from None
+        number = stop.number or signal.SIGINT
+        if processes.process_count() > 1:  # the others are not waited for
+            warn(f"launch.py: {_left(plan)}")
+            processes.leave(128 + number)
+        raise StoppedBySignal(number, _left(plan)) from None
     finally:
         plan.writer.close()
     return state, progress
@@ -167,7 +169,7 @@ def _train_epoch(
             state, sums = run_steps(state, plan.data, rows, plan.key)
             done += plan.chunk_steps if run_steps is plan.train_chunk else 1
             pending.append(sums)
-            absorb(keep=LAG if progress.steps_per_second * SLOW > 1 else 0)
+            absorb(keep=LAG if progress.steps_per_second * SLOW > plan.chunk_steps else 0)
             overdue = time.monotonic() - saved > plan.checkpoint_seconds
             last = done == plan.steps_per_epoch
             number = 0 if last else processes.largest(stop.number or 0)

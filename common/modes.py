@@ -14,6 +14,11 @@ from common.training import TrainingConfig
 Config = TypeVar("Config", bound=TrainingConfig)
 
 
+def was_given(value: Any) -> bool:
+    """Whether a flag of the launcher has this value because it was typed; 0 was."""
+    return value not in (None, []) and value is not False
+
+
 def check_flags(
     launcher: Mapping[str, Any],
     settings: Mapping[str, Any],
@@ -32,7 +37,7 @@ def check_flags(
     """
     mode = launcher["mode"]
     for name, value in launcher.items():
-        if value and name not in used[mode] | {"task", "mode"}:
+        if was_given(value) and name not in used[mode] | {"task", "mode"}:
             raise InputError(f"--{name} does not go with --mode={mode}: leave it out")
     if mode in of_a_run:
         if not launcher["run"]:

@@ -20,7 +20,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from common.errors import DivergedError, InputError, LostProcessError, StoppedBySignal
+from common.errors import (
+    DivergedError,
+    InputError,
+    LostProcessError,
+    StoppedBySignal,
+    is_out_of_memory,
+)
 from common.host import prepare_host
 from common.watch import CONNECT, Watch
 from common.writer import say
@@ -135,6 +141,8 @@ def joined(
         except (InputError, DivergedError, OSError):
             raise
         except Exception as error:
+            if is_out_of_memory(error):
+                raise
             if not LOST.search(str(error)):
                 traceback.print_exc()
                 leave(1)

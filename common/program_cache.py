@@ -28,8 +28,9 @@ def keep_programs(on_cpu: bool) -> Path | None:
 
     JAX_COMPILATION_CACHE_DIR and JAX_ENABLE_COMPILATION_CACHE are the user's, and win.
     """
-    # With oneDNN's calls in it, a program cannot be stored (jaxlib 0.12: std::bad_alloc).
-    warnings.filterwarnings("ignore", "Error writing persistent compilation cache entry")
+    # With oneDNN's calls in it, a program cannot be stored (jaxlib 0.12: std::bad_alloc); one that
+    # a killed process left incomplete cannot be read. Either is compiled again.
+    warnings.filterwarnings("ignore", "Error (writing|reading) persistent compilation cache entry")
     config: Any = jax.config
     if not config.jax_enable_compilation_cache:
         return None

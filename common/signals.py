@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Self
+from typing import Any, Self
 
 from common.errors import StopNow
 
@@ -44,13 +44,19 @@ class StopRequest:
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
-    def __init__(self, first_words: str, last_words: Callable[[], str] = str) -> None:
+    def __init__(
+        self,
+        first_words: str,
+        last_words: Callable[[], str] = str,
+        leave: Callable[[int], Any] = os._exit,
+    ) -> None:
         """Args:
         first_words: said after the first signal.
         last_words: makes what is said after the second, where the process is left at once.
+        leave: ends the process with a status.
         """
         self.number: int | None = None
-        self._first_words, self._last_words = first_words, last_words
+        self._first_words, self._last_words, self._leave = first_words, last_words, leave
         self._before: dict[int, object] = {}
         self._raises = False
         self._left = threading.Event()
@@ -100,5 +106,5 @@ class StopRequest:
         second = os.read(ear, 1) if first else b""
         if second and not self._left.wait(PATIENCE):
             os.write(2, f"\n{self._last_words()}\n".encode())
-            os._exit(128 + second[0])
+            self._leave(128 + second[0])
         os.close(ear)

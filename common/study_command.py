@@ -11,6 +11,7 @@ from common import config as configs
 from common import run_folder
 from common.config import check_choice
 from common.errors import FailedRunsError, InputError
+from common.modes import was_given
 from common.run_folder import FREE_ON_RESUME
 from common.study import (
     BUDGETS,
@@ -95,8 +96,8 @@ def run_study(
         if report.rows:
             _write(folder, report)
             _note_study(folder, study, arms, answer=report.answer)
-    _check_end(report, runs)
-    shutil.rmtree(folder / "compiled", ignore_errors=True)  # large, and of no more use
+        _check_end(report, runs)
+        shutil.rmtree(folder / "compiled", ignore_errors=True)  # large, and of no more use
 
 
 def _full_command(
@@ -134,7 +135,7 @@ def _check_end(report: Report, runs: Sequence[Run]) -> None:
 def _check_launcher(launcher: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
     """Raise an InputError for a flag that does not go with --study."""
     for name, value in launcher.items():
-        if value and name not in USED and not (name == "mode" and value == "train"):
+        if was_given(value) and name not in USED and not (name == "mode" and value == "train"):
             remedy = {
                 "task": "it is the study's own",
                 "resume": "a study always goes on where it was",

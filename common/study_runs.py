@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import IO
 
 from common.errors import StoppedBySignal
+from common.host import has_tpu
 from common.signals import PARENT_PIPE, StopRequest
 from common.study import Run, to_flags
 from common.study_progress import StudyProgress, finished_epochs
@@ -54,7 +55,10 @@ def locked(folder: Path) -> Iterator[int]:
 
 
 def light_jobs() -> int:
-    """How many light runs go on together: one on each core."""
+    """How many light runs go on together: one on each core; one where there is a TPU, which serves
+    one process at a time."""
+    if has_tpu() and os.environ.get("JAX_PLATFORMS") != "cpu":
+        return 1
     return min(len(_cores()), MAX_LIGHT_JOBS)
 
 

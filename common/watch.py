@@ -64,13 +64,15 @@ class Watch:
             told = link.recv(1)
         except OSError:
             told = b""
-        if told != FINISHED and not self._ending:
+        if told != FINISHED:
+            time.sleep(LINGER / 2)  # all may have failed alike, and this one be about to say so
+            if self._ending:
+                return
             warn(LOST)
             self.leave(1)
 
     def finish(self) -> None:
         """Tell the others that this process ends with them, having done its part."""
-        self._ending = True
         for link in self._links:
             try:
                 link.sendall(FINISHED)
@@ -80,8 +82,8 @@ class Watch:
     def leave(self, status: int) -> NoReturn:
         """End this process, and by that the others."""
         self._ending = True
-        sys.stdout.flush()
-        sys.stderr.flush()
+        if threading.current_thread() is threading.main_thread():  # else it may be writing
+            sys.stdout.flush()
         for link in self._links:
             try:
                 link.shutdown(socket.SHUT_RDWR)

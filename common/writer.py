@@ -45,7 +45,9 @@ class RunWriter:
         resumed run writes them again.
         """
         if self._path.exists():
-            rows = [_parse_row(line) for line in self._path.read_text().splitlines()]
+            rows = [
+                _parse_row(line) for line in self._path.read_text("utf-8", "replace").splitlines()
+            ]
             self.history = [row for row in rows if row and row["epoch"] <= finished_epochs]
         try:
             self._rewrite()
@@ -136,7 +138,8 @@ def _parse_row(line: str) -> dict[str, Any] | None:
     """A row, or None for a line that a killed process left incomplete."""
     try:
         row = json.loads(line)
-        return row if isinstance(row, dict) and "epoch" in row else None
+        whole = isinstance(row, dict) and all(type(row.get(k)) is int for k in ("epoch", "step"))
+        return row if whole else None
     except ValueError:
         return None
 
