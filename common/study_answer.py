@@ -94,15 +94,16 @@ def _agreement(study: Study, rows: Sequence[Row]) -> list[str]:
     theirs = sorted(reported, key=lambda row: row.reported or 0.0, reverse=not lower)
     ours = _order(study, reported)
     pairs = [(a, b) for i, a in enumerate(theirs) for b in theirs[i + 1 :]]
-    turned = [(a, b) for a, b in pairs if a.reported != b.reported and _worse(a, b, lower)]
+    pairs = [(a, b) for a, b in pairs if a.reported != b.reported]
+    unclear = [(a, b) for a, b in pairs if _may_be_chance(a, b)]
     order = ", ".join(f"{row.arm} {row.reported:.4g}" for row in theirs)
-    if not turned:
-        return [f"The order of the report ({order}) is reproduced."]
-    if all(_may_be_chance(a, b) for a, b in turned):
-        alike = "; ".join(f"{a.arm} and {b.arm}" for a, b in turned)
-        return [f"The order of the report ({order}) may be chance: not told apart here: {alike}."]
-    found = ", ".join(f"{row.arm} {row.mean:.4f}" for row in ours)
-    return [f"The order of the report ({order}) is not reproduced: here it is {found}."]
+    if any(_worse(a, b, lower) for a, b in pairs if (a, b) not in unclear):
+        found = ", ".join(f"{row.arm} {row.mean:.4f}" for row in ours)
+        return [f"The order of the report ({order}) is not reproduced: here it is {found}."]
+    if unclear:
+        alike = "; ".join(f"{a.arm} and {b.arm}" for a, b in unclear)
+        return [f"Of the order of the report ({order}) these are not told apart here: {alike}."]
+    return [f"The order of the report ({order}) is reproduced."]
 
 
 def _may_be_chance(a: Row, b: Row) -> bool:
