@@ -33,8 +33,6 @@ TASKS = {"cifar": "vision.commands", "aspect": "text.commands"}
 STUDIES = {"cifar": "vision.studies", "aspect": "text.studies"}
 MODES = ("train", "eval", "predict", "describe")
 
-PROCESSES = ("coordinator", "num_processes", "process_id")
-
 
 class DeviceCount(flags.IntegerParser):
     """A number, or "all", which is 0."""
@@ -65,7 +63,7 @@ flags.DEFINE_integer("num_processes", None, "How many processes make the run.")
 flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
 LAUNCHER = (
     "task", "mode", "workdir", "resume", "run", "input", "format", "top", "nbest",
-    "study", "seeds", "budget", "jobs", "vectors", *PROCESSES,
+    "study", "seeds", "budget", "jobs", "vectors", *processes.FLAGS,
 )  # fmt: skip
 
 # Defaults in brackets; None means "the configuration's".
@@ -158,7 +156,7 @@ def main() -> None:
     if FLAGS.study is None:
         stop_with_parent()
         run = importlib.import_module(TASKS[FLAGS.task]).run
-        place = tuple(launcher[name] for name in PROCESSES)
+        place = tuple(launcher[name] for name in processes.FLAGS)
         several = FLAGS.mode == "train" and processes.are_several(*place)
         with processes.joined(*place) if several else nullcontext():
             run(launcher, settings, command)

@@ -164,7 +164,7 @@ def _train_epoch(
     with EpochBar(title, plan.steps_per_epoch, done, plan.unit, plan.batch_size) as bar:
         clock.start()
         while done < plan.steps_per_epoch:
-            run_steps, rows = _next_steps(plan, batches[done:])
+            run_steps, rows = _next_steps(plan, batches, done)
             clock.expect(rows)
             state, sums = run_steps(state, plan.data, rows, plan.key)
             done += plan.chunk_steps if run_steps is plan.train_chunk else 1
@@ -183,11 +183,11 @@ def _train_epoch(
     return state
 
 
-def _next_steps(plan: Plan, batches: Sequence[Rows]) -> tuple[Callable, Rows]:
-    """What runs the first of these batches, a chunk if there are enough, and their rows."""
-    if plan.train_chunk is not None and 1 < plan.chunk_steps <= len(batches):
-        return plan.train_chunk, plan.devices.shard_steps(batches[: plan.chunk_steps])
-    return plan.train_step, plan.devices.shard(batches[0])
+def _next_steps(plan: Plan, batches: Sequence[Rows], done: int) -> tuple[Callable, Rows]:
+    """What runs the batches after `done`, a chunk if enough are left, else one; and their rows."""
+    if plan.train_chunk is not None and 1 < plan.chunk_steps <= len(batches) - done:
+        return plan.train_chunk, plan.devices.shard_steps(batches[done : done + plan.chunk_steps])
+    return plan.train_step, plan.devices.shard(batches[done])
 
 
 def _validate(

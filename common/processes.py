@@ -33,6 +33,8 @@ from common.writer import say
 
 T = TypeVar("T")
 
+FLAGS = ("coordinator", "num_processes", "process_id")  # of the launcher
+
 # Seconds without a sign of life after which JAX takes a process for dead.
 HEARTBEAT = 50
 # Seconds that processes which have finished wait for the first one to draw its pictures.

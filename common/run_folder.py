@@ -113,28 +113,23 @@ def note_command(workdir: Path, command: str) -> str:
         return file.readline().rstrip("\n")
 
 
-def write_test_counts(workdir: Path, counts: Mapping[str, np.ndarray]) -> None:
-    """Write test_counts.npz, before summary.json says that the run is complete.
-
-    Args:
-        workdir: the run folder.
-        counts: by metric ("accuracy", "exact_f1", ...) integers [N, 3]: what there was to
-            find in each test example, what was found and what of it was right. The metric
-            is the F1 of their sums, which for an image (1, 1, right) is the accuracy.
-    """
-    np.savez_compressed(workdir / "test_counts.npz", **counts)  # type: ignore[arg-type]
-
-
 def write_summary(
     workdir: Path, summary: Mapping[str, Any], counts: Mapping[str, np.ndarray]
 ) -> None:
     """Write test_counts.npz, then summary.json, which says that the run is complete.
 
+    Args:
+        workdir: the run folder.
+        summary: the contents of summary.json.
+        counts: by metric ("accuracy", "exact_f1", ...) integers [N, 3]: what there was to
+            find in each test example, what was found and what of it was right. The metric
+            is the F1 of their sums, which for an image (1, 1, right) is the accuracy.
+
     Raises:
         InputError: they cannot be written.
     """
     try:
-        write_test_counts(workdir, counts)
+        np.savez_compressed(workdir / "test_counts.npz", **counts)  # type: ignore[arg-type]
         configs.write_json(workdir / "summary.json", summary)
     except OSError as error:
         raise InputError(

@@ -3,14 +3,14 @@
 from pathlib import Path
 from typing import Any
 
-from common import modes
+from common import modes, processes
 from common.claim import claim
 from common.config import check_choice
 from common.errors import InputError
 from vision.config import VisionConfig, check_config, make_config
 
 USED = {
-    "train": {"workdir", "resume", "coordinator", "num_processes", "process_id"},
+    "train": {"workdir", "resume", *processes.FLAGS},
     "eval": {"run", "format"},
     "predict": {"run", "input", "format", "top"},
     "describe": {"workdir"},

@@ -50,9 +50,9 @@ TASK = Task(
 
 _DIGITS = {"dataset": "digits", "width": 0.25}
 _study = partial(Study, task="cifar", metric="test/accuracy")
-# Report A's CNN on two cores.
-_CPU_A = {"width": 0.25, "train_fraction": 0.4, "epochs": 8}
-_NOTE_A = "A quarter of the width, 0.4 of the training images, 8 epochs of 80."
+# `cnn`, which is report A's, on two cores.
+_CPU_CNN = {"width": 0.25, "train_fraction": 0.4, "epochs": 8}
+_NOTE_CNN = "A quarter of the width, 0.4 of the training images, 8 epochs of {}."
 _SMALL_DIGITS = "Embedded digits and small networks: a first look, no answer to the question."
 
 
@@ -75,7 +75,7 @@ _REPORT_A = [
         base={"config": "report_a_cnn"},
         arms={"with BN": {"batch_norm": True}, "without BN": {"batch_norm": False}},
         baseline="without BN",
-        budgets=_budgets({"epochs": 4}, _CPU_A, _NOTE_A),
+        budgets=_budgets({"epochs": 4}, _CPU_CNN, _NOTE_CNN.format(80)),
         shown=("test/loss", "gap/accuracy"),
         note="The report says only: higher accuracy and lower loss with BN.",
     ),
@@ -86,7 +86,7 @@ _REPORT_A = [
         base={"config": "report_a_cnn"},
         arms={f"batch {size}": {"batch_size": size} for size in (20, 50, 100)},
         baseline="batch 50",
-        budgets=_budgets({"epochs": 4}, _CPU_A, _NOTE_A),
+        budgets=_budgets({"epochs": 4}, _CPU_CNN, _NOTE_CNN.format(80)),
         reported={"batch 20": 0.7789, "batch 50": 0.744, "batch 100": 0.7289},
     ),
     _study(
@@ -100,7 +100,7 @@ _REPORT_A = [
             "Adam": {"optimizer": "adam", "learning_rate": 1e-3},
         },
         baseline="SGD",
-        budgets=_budgets({"epochs": 4}, _CPU_A, _NOTE_A),
+        budgets=_budgets({"epochs": 4}, _CPU_CNN, _NOTE_CNN.format(80)),
         reported={"SGD": 0.64, "SGD with momentum": 0.7999, "Adam": 0.762},
         note="The report gives no learning rates: SGD has 0.01, with momentum or without, and "
         "Adam 0.001.",
@@ -119,7 +119,7 @@ _REPORT_A = [
                 comparable=False,
             ),
             "cpu": Budget(
-                _CPU_A,
+                _CPU_CNN,
                 {"ResNet-18": {"width": 0.125}},
                 note="A quarter of the CNN's width, an eighth of the ResNet's, 0.4 of the training "
                 "images, 8 epochs of 80 and 40.",
@@ -259,8 +259,8 @@ _FURTHER = [
         baseline="constant",
         budgets=_budgets(
             {"epochs": 4},
-            {"epochs": 8, "width": 0.25, "train_fraction": 0.4},
-            "A quarter of the width, 0.4 of the training images, 8 epochs of 30.",
+            _CPU_CNN,
+            _NOTE_CNN.format(30),
         ),
         note="The schedules that fall have a peak of 0.1, the constant rate is 0.02: each would "
         "be at a disadvantage at the other's.",
@@ -274,8 +274,8 @@ _FURTHER = [
         baseline="max",
         budgets=_budgets(
             {"epochs": 4},
-            {"epochs": 8, "width": 0.25, "train_fraction": 0.4},
-            "A quarter of the width, 0.4 of the training images, 8 epochs of 30.",
+            _CPU_CNN,
+            _NOTE_CNN.format(30),
         ),
     ),
     _study(
