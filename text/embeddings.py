@@ -191,12 +191,16 @@ def train_word2vec(
     *,
     size: int = 300,
     skip_gram: bool = True,
-    window: int = 5,
-    epochs: int = 10,
+    window: int = 2,
+    epochs: int = 40,
     min_count: int = 1,
     seed: int,
 ) -> Path:
     """Train word2vec (Mikolov et al. 2013, arXiv 1301.3781) with gensim; repeatable.
+
+    A small text gives vectors that are nearly all one common vector, and slow training moves
+    them little: what they share is taken off, and they are scaled to a mean square length of 1
+    (the first step of Mu and Viswanath 2018, arXiv 1702.01417).
 
     Args:
         sentences: tokens of each.
@@ -233,6 +237,9 @@ def train_word2vec(
             f"--embeddings=word2vec: no word occurs {min_count} times in the training sentences"
         )
     model.train(sentences, total_examples=model.corpus_count, epochs=epochs)
+    centred = model.wv.vectors - model.wv.vectors.mean(axis=0)
+    length = np.sqrt((centred**2).sum(axis=1).mean())
+    model.wv.vectors = centred / max(length, np.finfo(np.float32).tiny)  # 0 for a single word
     path.parent.mkdir(parents=True, exist_ok=True)
     model.wv.save_word2vec_format(str(path), binary=True)
     return path

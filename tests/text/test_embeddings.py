@@ -190,6 +190,10 @@ def test_word2vec_is_repeatable_and_reads_back(tmp_path):
     assert vectors.matrix.shape == (8, 10)
     assert vectors.found.tolist() == [True] * 6 + [False] * 2
     assert len(np.unique(vectors.matrix[:6], axis=0)) == 6
+    np.testing.assert_allclose(vectors.matrix[:6].mean(axis=0), 0, atol=1e-6)
+    np.testing.assert_allclose((vectors.matrix[:6] ** 2).sum(axis=1).mean(), 1, rtol=1e-5)
+    single = train_word2vec([["one"]], tmp_path / "single.bin", size=3, seed=0)
+    assert not load_vectors(str(single), ["one"]).matrix.any()
     with pytest.raises(InputError, match="word2vec: no word occurs 99 times"):
         train("none.bin", min_count=99)
 
