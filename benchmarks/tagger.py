@@ -4,14 +4,16 @@
 
 One bidirectional LSTM, dropout, a CRF, Adam with clipping, frozen GloVe vectors. Both sides
 train on the same sentences in the same batches; PyTorch's are cut to their own longest sentence
-and packed, ours padded to one of four widths. A loss is compared before anything is timed. Ours
-is timed with all it does on the host; neither with compilation. An epoch that takes more than
-ten seconds is timed once, others in three interleaved rounds.
+and packed, ours padded to one of four widths. Hidden layers that `--precision=auto` may give
+bfloat16 are timed in that too, PyTorch's by autocast. A loss is compared before anything is timed.
+Ours is timed with all it does on the host; neither with compilation. An epoch that takes more
+than ten seconds is timed once, others in three interleaved rounds.
 """
 
 import argparse
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +35,7 @@ from common.state import TrainState
 from common.writer import RunWriter
 from text import decoding
 from text.config import TextConfig, make_config
-from text.extractor import crf_params
+from text.extractor import WIDE_UNITS, crf_params
 from text.preparation import Prepared, load_corpus, prepare
 from text.train import make_loss_fn, make_plan
 
@@ -41,6 +43,8 @@ HIDDEN = (32, 128, 512)
 BATCHES = (64, 16)
 LAPTOP14 = ROOT.parent / "shared" / "data" / "semeval" / "laptop14"
 SLOW_SECONDS = 10.0
+PRECISIONS = ("float32", "bfloat16")
+TOLERANCES = {"float32": 1e-5, "bfloat16": 1e-2}  # of the first loss
 
 
 def copy_weights(params: dict[str, Any], model: Packed) -> None:
@@ -96,19 +100,24 @@ def our_calls(prepared: Prepared, plan: Plan, state: TrainState) -> dict[str, Ca
 
 def torch_calls(model: Packed, config: TextConfig, train: list, test: list) -> dict[str, Callable]:
     """The same of the peer."""
+    autocast = partial(
+        torch.autocast, "cpu", dtype=torch.bfloat16, enabled=config.precision == "bfloat16"
+    )
     optimizer = torch.optim.Adam(model.parameters(), config.learning_rate)
 
     def epoch() -> None:
         model.train()
         for batch in train:
             optimizer.zero_grad()
-            model.loss(*batch).backward()
+            with autocast():
+                loss = model.loss(*batch)
+            loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), config.clip)
             optimizer.step()
 
     def predict() -> list:
         model.eval()
-        with torch.no_grad():
+        with torch.no_grad(), autocast():
             return [
                 model.crf.decode(
                     model.emissions(tokens, lengths),
@@ -131,7 +140,9 @@ def check(prepared: Prepared, plan: Plan, state: TrainState, model: Packed, batc
     weight = np.ones(len(lengths), np.float32)
     loss, _ = make_loss_fn(dry)(state.params, {}, words | {"weight": weight}, jax.random.key(0))
     np.testing.assert_allclose(
-        float(loss) / len(lengths), float(model.loss(*batch).detach()), rtol=1e-5
+        float(loss) / len(lengths),
+        float(model.loss(*batch).detach()),
+        rtol=TOLERANCES[prepared.extractor.precision],
     )
 
 
@@ -144,12 +155,15 @@ def check_made_up(hidden: int, batch_size: int, length: int) -> None:
     np.testing.assert_allclose(ours(), theirs(), rtol=1e-2)
 
 
-def compare(data_dir: str | None, hidden: int, batch_size: int) -> tuple[str, list[Row]]:
+def compare(
+    data_dir: str | None, hidden: int, batch_size: int, precision: str
+) -> tuple[str, list[Row]]:
     """The corpus, and both operations at one size."""
     flags = {
         "crf": True,
         "hidden_size": str(hidden),
         "batch_size": batch_size,
+        "precision": precision,
         "recurrent_dropout": 0.0,  # nn.LSTM has none
     }
     config = make_config(flags | {"data_dir": data_dir})
@@ -197,9 +211,10 @@ def main(data_dir: str | None = None) -> dict[str, list[Row]]:
     found: dict[str, list[Row]] = {}
     for batch_size in BATCHES:
         for hidden in HIDDEN:
-            name, rows = compare(data_dir, hidden, batch_size)
-            found[f"{name}, hidden {hidden}, batch {batch_size}"] = rows
-            show(*list(found.items())[-1])
+            for precision in PRECISIONS[: 1 + (hidden >= WIDE_UNITS)]:
+                name, rows = compare(data_dir, hidden, batch_size, precision)
+                found[f"{name}, hidden {hidden}, batch {batch_size}, {precision}"] = rows
+                show(*list(found.items())[-1])
     return found
 
 
