@@ -55,7 +55,11 @@ class Checkpoints:
 
     def exists(self, name: str = "latest") -> bool:
         """Whether there is a complete checkpoint of that name."""
-        return bool(self._steps(name))
+        return self.newest_step(name) is not None
+
+    def newest_step(self, name: str) -> int | None:
+        """The step of the newest complete checkpoint of that name, or None."""
+        return next(iter(self._steps(name)), None)
 
     def save(self, name: str, state: TrainState, progress: dict[str, Any]) -> None:
         """Save under `latest` or `best`; a step that is there with this progress stays.
@@ -112,7 +116,7 @@ class Checkpoints:
                 damaged.append(step)
                 continue
             for bad in damaged:
-                warn(f"{self._folders[name] / str(bad)} is damaged; going on from step {step}")
+                warn(f"{self._folders[name] / str(bad)} is damaged; step {step} is whole")
                 if repair:
                     self._manager(name).delete(bad)
             return found
@@ -157,8 +161,8 @@ class Checkpoints:
 
     def describe_latest(self) -> str:
         """The folder of the newest state, or "none"."""
-        steps = self._steps("latest")
-        return str(self._folders["latest"] / str(steps[0])) if steps else "none"
+        step = self.newest_step("latest")
+        return "none" if step is None else str(self._folders["latest"] / str(step))
 
 
 def _ignore(_: object) -> None:

@@ -64,6 +64,10 @@ def _find_start(state: TrainState, like: Any, plan: Plan) -> tuple[TrainState, d
     if plan.checkpoints.exists():
         state, saved = plan.checkpoints.restore("latest", like, repair=True)
         plan.checkpoints.drop_damaged_best(like)
+        selected = plan.checkpoints.newest_step("best")
+        if selected is not None and selected > int(state.step):  # the latest was damaged
+            state, saved = plan.checkpoints.restore("best", like)
+            plan.checkpoints.save("latest", state, saved)
         progress = Progress(**saved)
         if progress.best_epoch == progress.epoch > 0 and not progress.sums:
             plan.checkpoints.save("best", state, saved)

@@ -79,7 +79,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, capsys):
     assert_same(states[0], found)
     assert progress["epoch"] == 1
     told = capsys.readouterr().err
-    assert f"{tmp_path / 'latest' / '2'} is damaged; going on from step 1" in told
+    assert f"{tmp_path / 'latest' / '2'} is damaged; step 1 is whole" in told
 
 
 def test_a_damaged_checkpoint_is_written_anew(tmp_path):
@@ -134,7 +134,7 @@ def test_every_flipped_bit_is_noticed_or_harmless(tmp_path, capsys):
         content[rng.integers(len(content))] ^= 1 << rng.integers(8)
         file.write_bytes(content)
         found, progress = Checkpoints(copy).restore("latest", abstract(states[0]))
-        damaged = "2 is damaged; going on from step 1" in capsys.readouterr().err
+        damaged = "2 is damaged; step 1 is whole" in capsys.readouterr().err
         assert_same(states[0 if damaged else 1], found)
         assert progress == PROGRESS
         told += damaged

@@ -312,11 +312,30 @@ def test_a_run_killed_between_its_latest_and_its_best_checkpoint_goes_on(tmp_pat
     assert progress.best_epoch == progress_2.best_epoch
 
 
-def test_a_run_whose_best_checkpoint_is_damaged_selects_again(tmp_path, capsys):
-    finish(tmp_path, 2)
-    for file in (tmp_path / "checkpoints" / "best").rglob("*"):
+def damage(folder):
+    """Turn every file below around."""
+    for file in folder.rglob("*"):
         if file.is_file():
             file.write_bytes(file.read_bytes()[::-1])
+
+
+def test_a_run_whose_latest_checkpoint_is_damaged_has_its_best_one(tmp_path, capsys):
+    """Where both are of the same step, nothing is trained again, however often it happens."""
+    plan, state = make_plan(tmp_path, epochs=2, select=None)
+    best, _ = loop.run(state, plan)
+    for _ in range(2):
+        damage(tmp_path / "checkpoints" / "latest" / "10")
+        plan, state = make_plan(tmp_path, epochs=2, select=None)
+        assert_same(best, loop.run(state, plan)[0])
+        told = capsys.readouterr()
+        assert "latest/10 is damaged; step 5 is whole" in told.err
+        assert "after step 10 of 10" in told.out
+    assert plan.checkpoints.newest_step("latest") == 10
+
+
+def test_a_run_whose_best_checkpoint_is_damaged_selects_again(tmp_path, capsys):
+    finish(tmp_path, 2)
+    damage(tmp_path / "checkpoints" / "best")
     _, progress = finish(tmp_path, 4)
     assert progress.best_epoch in (3, 4)
     told = capsys.readouterr().err
