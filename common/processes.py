@@ -28,8 +28,8 @@ from common.errors import (
     is_out_of_memory,
 )
 from common.host import prepare_host
+from common.rendezvous import meet, split_address
 from common.watch import CONNECT, Watch
-from common.writer import say
 
 T = TypeVar("T")
 
@@ -92,8 +92,9 @@ def are_several(coordinator: str | None, num_processes: int | None, process_id: 
             "the first one), --num_processes=N and --process_id=0 to N - 1"
         )
     assert coordinator is not None and num_processes is not None and process_id is not None
-    if not re.fullmatch(r"[^\s:]+:\d+|\[[\da-fA-F:]+\]:\d+", coordinator):
-        raise InputError(f"--coordinator={coordinator} is not HOST:PORT, such as 10.0.0.1:1234")
+    split_address(coordinator)
+    if num_processes < 1:
+        raise InputError(f"--num_processes={num_processes} must be at least 1")
     if not 0 <= process_id < num_processes:
         raise InputError(
             f"--process_id={process_id} is out of range: it must be in [0, {num_processes - 1}], "
@@ -115,8 +116,10 @@ def joined(
     import jax
 
     prepare_host()
-    if process_id == 0:
-        say(f"waiting at {coordinator} until all {num_processes} processes are there")
+    host = None
+    if coordinator is not None and num_processes is not None and process_id is not None:
+        host = split_address(coordinator)[0]
+        meet(coordinator, num_processes, process_id)
     jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM from us
     try:
         jax.distributed.initialize(
@@ -129,7 +132,6 @@ def joined(
     except (RuntimeError, ValueError, TypeError) as error:
         raise InputError(f"the processes cannot be joined: {_first_line(error)}") from None
     _place.index, _place.count = jax.process_index(), jax.process_count()
-    host = coordinator.rpartition(":")[0].strip("[]") if coordinator else None
     _place.watch = Watch(is_first(), process_count(), host, from_first)
     if not is_first():
         sys.stdout = open(os.devnull, "w")

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+from common.rendezvous import listen
 from common.writer import warn
 
 LOST = (
@@ -41,7 +42,7 @@ class Watch:
         """
         self._first, self._ending = first, False
         self._links: list[socket.socket] = []
-        listener = socket.create_server(("", 0), backlog=count) if first else None
+        listener = listen(0, backlog=count) if first else None
         name, port = from_first(lambda: [socket.gethostname(), _port(listener)])
         try:
             if listener is None:

@@ -53,7 +53,9 @@ class RunWriter:
             self._rewrite()
             self._events = _open_events(self.folder / "tensorboard", self.history)
         except OSError as error:
-            raise InputError(f"{self.folder} cannot be written: {error.strerror or error}") from None
+            raise InputError(
+                f"{self.folder} cannot be written: {error.strerror or error}"
+            ) from None
 
     def write(self, row: dict[str, Any]) -> None:
         """Add an epoch's row, readable by others at once."""

@@ -89,6 +89,8 @@ def test_a_run_moves_between_processes_is_stopped_and_killed_and_ends_the_same(t
         (("host:1", None, None), "--num_processes and --process_id missing: several processes"),
         ((None, 2, 0), "--coordinator missing"),
         (("host", 2, 0), "--coordinator=host is not HOST:PORT, such as 10.0.0.1:1234"),
+        (("host:99999", 2, 0), "--coordinator=host:99999 is not HOST:PORT.*port below 65536"),
+        (("host:1", 0, 0), "--num_processes=0 must be at least 1"),
         (("host:1", 2, 2), r"--process_id=2 is out of range: it must be in \[0, 1\]"),
     ],
 )

@@ -1,0 +1,118 @@
+"""Where the processes of a run meet before JAX joins them.
+
+JAX's own meeting ends a process with a stack trace where the port is taken or another process does
+not come, and does not answer Ctrl-C meanwhile. So they meet here first, at the same address.
+"""
+
+import re
+import socket
+import time
+from contextlib import ExitStack
+
+from common.errors import InputError
+from common.writer import say
+
+WAIT = 300  # seconds for the others to come
+AGAIN = 0.5  # seconds between two tries to reach the first one
+GREETING = re.compile(rb"athanor (\d+)\n")
+LONGEST = 32  # bytes of a greeting
+GO = b"."
+
+
+def split_address(coordinator: str) -> tuple[str, int]:
+    """Host and port of HOST:PORT or [IPv6]:PORT; InputError for what is neither."""
+    found = re.fullmatch(r"([^\s:]+|\[[\da-fA-F:]+\]):(\d{1,5})", coordinator)
+    if not found or not 0 < int(found[2]) < 65536:
+        raise InputError(
+            f"--coordinator={coordinator} is not HOST:PORT, such as 10.0.0.1:1234, with a port "
+            "below 65536"
+        )
+    return found[1].strip("[]"), int(found[2])
+
+
+def listen(port: int, backlog: int) -> socket.socket:
+    """A listener on all addresses of this machine; port 0 takes a free one. Raises OSError."""
+    if socket.has_dualstack_ipv6():
+        return socket.create_server(
+            ("", port), family=socket.AF_INET6, backlog=backlog, dualstack_ipv6=True
+        )
+    return socket.create_server(("", port), backlog=backlog)
+
+
+def meet(coordinator: str, count: int, index: int, wait: float = WAIT) -> None:
+    """Return when all processes have come, in all of them.
+
+    Args:
+        coordinator: HOST:PORT, where the process 0 listens.
+        count: how many processes there are.
+        index: this one's.
+        wait: seconds.
+
+    Raises:
+        InputError: the address cannot be used, or not all come in time.
+    """
+    say(
+        f"process {index} of {count}: waiting at {coordinator} for the others, {wait:.0f} s at most"
+    )
+    deadline = time.monotonic() + wait
+    if index == 0:
+        _receive(coordinator, count, deadline)
+    else:
+        _go_there(coordinator, index, deadline)
+
+
+def _receive(coordinator: str, count: int, deadline: float) -> None:
+    """The first process: wait for the others, then let them go."""
+    try:
+        listener = listen(split_address(coordinator)[1], backlog=count)
+    except OSError as error:
+        raise InputError(
+            f"--coordinator={coordinator}: process 0 cannot listen at that port "
+            f"({error.strerror}): choose another, in all processes"
+        ) from None
+    come: dict[int, socket.socket] = {}
+    with ExitStack() as open_links:
+        open_links.enter_context(listener)
+        while len(come) < count - 1:
+            try:
+                listener.settimeout(max(deadline - time.monotonic(), 0.01))
+                link = open_links.enter_context(listener.accept()[0])
+                link.settimeout(AGAIN)
+                greeting = GREETING.fullmatch(link.recv(LONGEST))
+            except TimeoutError:
+                if time.monotonic() < deadline:  # somebody who says nothing
+                    continue
+                missing = [str(i) for i in range(1, count) if i not in come]
+                raise InputError(
+                    f"--num_processes={count}: no sign of --process_id={' and '.join(missing)} at "
+                    f"{coordinator}: start all processes, with this --coordinator"
+                ) from None
+            except OSError:
+                continue
+            if greeting and 0 < int(greeting[1]) < count:
+                come[int(greeting[1])] = link
+        for link in come.values():
+            link.sendall(GO)
+
+
+def _go_there(coordinator: str, index: int, deadline: float) -> None:
+    """Another process: call the first one until it lets this one go."""
+    host, port = split_address(coordinator)
+    while time.monotonic() < deadline:
+        try:
+            with socket.create_connection((host, port), timeout=AGAIN) as link:
+                link.sendall(b"athanor %d\n" % index)
+                link.settimeout(max(deadline - time.monotonic(), 0.01))
+                if link.recv(1) == GO:
+                    return
+        except socket.gaierror as error:
+            raise InputError(
+                f"--coordinator={coordinator}: {host} is no known host ({error.strerror})"
+            ) from None
+        except OSError:
+            pass
+        time.sleep(AGAIN)
+    raise InputError(
+        f"--coordinator={coordinator}: process 0 did not answer there: start all processes, "
+        "process 0 on that machine"
+    )
