@@ -57,7 +57,7 @@ def _use(mode: str, launcher: dict[str, Any], settings: dict[str, Any], form: st
     predict(
         runs,
         launcher["input"],
-        nbest=launcher["nbest"] or 0,
+        nbest=1 if launcher["nbest"] is None else launcher["nbest"],
         form=form,
         devices=settings.get("devices", 0),
     )

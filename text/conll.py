@@ -91,7 +91,9 @@ def _split_blocks(content: str) -> list[list[Row]]:
     by_tab = all("\t" in line for line in filled)
     blocks: list[list[Row]] = [[]]
     for n, line in enumerate(lines, start=1):
-        if line.strip(" \t"):
+        if line.startswith("-DOCSTART-"):  # parts the documents of CoNLL-2003, and is no sentence
+            blocks.append([])
+        elif line.strip(" \t"):
             # Only ASCII white space parts columns: the ideographic space is a token.
             fields = line.split("\t") if by_tab else re.split("[ \t]+", line.strip(" \t"))
             blocks[-1].append(Row(n, fields))

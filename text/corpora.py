@@ -96,7 +96,7 @@ def load(
     train, test = splits["train"], splits["test"]
     train, val = (train, splits["val"]) if "val" in splits else hold_out(train, val_fraction, seed)
     train = thin(train, train_fraction, seed)
-    _warn_of_leaks(train, val, test, log)
+    _warn_of_leaks(train, val, test, log, repeated="val" not in splits and not merge_repeated)
     return Corpus(
         name=Path(data_dir).resolve().name if data_dir else files["train"].stem,
         train=train,
@@ -210,14 +210,19 @@ def _normalise(text: str) -> str:
     return " ".join(text.casefold().split())
 
 
-def _warn_of_leaks(train: Sentences, val: Sentences, test: Sentences, log: Log) -> None:
+def _warn_of_leaks(
+    train: Sentences, val: Sentences, test: Sentences, log: Log, *, repeated: bool
+) -> None:
+    """Warn of sentences in two splits; `repeated` if the validation may have repeated ones."""
     parts = {"training": train, "validation": val, "test": test}
     for one, other in (("training", "test"), ("validation", "test"), ("training", "validation")):
+        remedy = ""
+        if (one, other) == ("training", "validation") and repeated:
+            remedy = " (--merge_repeated joins a sentence that a file repeats)"
         if found := leaks(parts[one], parts[other]):
             log(
                 f"warning: {found} of {len(parts[other])} {other} sentences stand in the {one} "
-                f"split too; more than a few short ones make the {other} score too good "
-                "(--merge_repeated joins a sentence that a file repeats)"
+                f"split too; more than a few short ones make the {other} score too good{remedy}"
             )
 
 

@@ -52,14 +52,16 @@ def predict(
         runs: run folders; of several the scores are averaged.
         inputs: each a file in any format of `corpus_files`, `-` for standard input (a sentence
             a line), or else a sentence itself.
-        nbest: how many taggings to show of each sentence; 0 or 1 shows the best alone.
+        nbest: how many taggings to show of each sentence; 1 shows the best alone.
         form: text, jsonl, xml or html.
         devices: how many to use, 0 is all.
 
     Raises:
-        InputError: no run, a file that cannot be read, nbest below 0.
+        InputError: no run, a file that cannot be read, nbest below 1 or without effect.
     """
-    check_range("--nbest", nbest, 0)
+    check_range("--nbest", nbest, 1)
+    if nbest > 1 and form == "xml":
+        raise InputError(f"--nbest={nbest} has no effect with --format=xml: leave it out")
     chunks = [(name, _check_input(name)) for name in inputs]
     ensemble = Ensemble(runs, {"devices": devices})
     header, footer = _FRAMES.get(form, ("", ""))

@@ -121,6 +121,11 @@ def prepare(
     packed = open_vectors(config, splits["train"].words, words, workdir)
     extractor = make_extractor(config, make_config_lexicon(config, training_words, packed))
     vectors = extractor.lexicon.look_up(words)
+    if packed.dimension and not vectors.found[1 : 1 + len(training_words)].any():
+        raise InputError(
+            f"--embeddings={config.embeddings}: no word of the training sentences has a vector "
+            "there: take vectors of their language, or --embeddings=random"
+        )
     tables = extractor.devices.replicate(extractor.lexicon.tables(vectors))
     placed = {
         name: Placed(split, words, tables, extractor.devices) for name, split in splits.items()
@@ -162,10 +167,8 @@ def tell_start(prepared: Prepared, parameters: int) -> None:
     facts = prepared.facts
     for name in SPLITS:
         sentences, spans, best = facts[name].values()
-        say(
-            f"  {name:<5} {sentences:>6,} sentences  {spans:>6,} terms  "
-            f"ceiling of {config.tokenizer} and {config.tags}: F1 {best:.4f}"
-        )
+        reach = f"  ceiling of {config.tokenizer} and {config.tags}: F1 {best:.4f}" if spans else ""
+        say(f"  {name:<5} {sentences:>6,} sentences  {spans:>6,} terms{reach}")
     if extractor.lexicon.vectors.dimension:
         for name in ("train", "test"):
             counts = Counter(chain.from_iterable(prepared.splits[name].words))

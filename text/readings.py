@@ -61,16 +61,24 @@ class Collector:
         self._repaired += span is not None
         self._skipped += span is None
         action = f"moved to {span.start} to {span.end}" if span else "skipped"
-        self._log(
-            f"{self._name}, line {term.line}, sentence {id}: "
-            f"the term {_short(repr(term.term))} is not at {_short(str(term.start))} to "
-            f"{_short(str(term.end))}: {action}"
-        )
+        where = f"{self._name}, line {term.line}, sentence {id}"
+        self._log(f"{where}: {_describe_misplaced(term, len(text))}: {action}")
         return span
 
     def reading(self) -> Reading:
         """What was gathered."""
         return Reading(tuple(self._sentences.values()), self._repaired, self._skipped)
+
+
+def _describe_misplaced(term: Term, length: int) -> str:
+    """What is wrong with a term in a text of so many characters."""
+    written = _short(repr(term.term))
+    if term.start is None or term.end is None:
+        return f"the term {written} lacks whole numbers as its offsets"
+    place = f"{_short(str(term.start))} to {_short(str(term.end))}"
+    if term.term is None:
+        return f"no term can be at {place} of {length} characters"
+    return f"the term {written} is not at {place}"
 
 
 def _short(text: str) -> str:

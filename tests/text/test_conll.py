@@ -34,6 +34,11 @@ def test_columns(content, columns):
     )
 
 
+def test_the_marks_of_documents_are_no_sentences():
+    content = "-DOCSTART- -X- O\n\nThe DT O\nwine NN B\n-DOCSTART- -X- O\nGood JJ O\n"
+    assert [sentence.text for sentence in read(content)] == ["The wine", "Good"]
+
+
 def test_the_first_column_of_tags_is_taken():
     assert read("a B O\nb O B\n")[0].spans == (Span(0, 1),)
     assert read("a X O\nb O B\n")[0].spans == (Span(2, 3),)

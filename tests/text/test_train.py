@@ -172,6 +172,14 @@ def test_more_in_a_batch_than_there_is(tmp_path):
         prepare(config, make_corpus(), tmp_path)
 
 
+def test_vectors_of_other_words_are_refused(tmp_path):
+    path = tmp_path / "other.vec"
+    path.write_text("Zeile 1 2 3\nWort 4 5 6\n")
+    config = make_config(SMALL | {"embeddings": str(path), "embedding_size": None})
+    with pytest.raises(InputError, match="other.vec: no word of the training sentences has a"):
+        prepare(config, make_corpus(), tmp_path / "run")
+
+
 def test_patience_without_validation(tmp_path):
     with pytest.raises(InputError, match="--patience needs validation data"):
         prepare(make_config(SMALL | {"patience": 1}), make_corpus(val=0), tmp_path)
