@@ -7,16 +7,16 @@ not come, and does not answer Ctrl-C meanwhile. So they meet here first, at the 
 import re
 import socket
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 from common.errors import InputError
 from common.writer import say
 
 WAIT = 300  # seconds for the others to come
 AGAIN = 0.5  # seconds between two tries to reach the first one
-GREETING = re.compile(rb"athanor (\d+)\n")
+GREETING = re.compile(rb"athanor (\d+) (\d+)\n")
 LONGEST = 32  # bytes of a greeting
-GO = b"."
+GO, NO = b".", b"!"
 
 
 def split_address(coordinator: str) -> tuple[str, int]:
@@ -51,14 +51,13 @@ def meet(coordinator: str, count: int, index: int, wait: float = WAIT) -> None:
     Raises:
         InputError: the address cannot be used, or not all come in time.
     """
-    say(
-        f"process {index} of {count}: waiting at {coordinator} for the others, {wait:.0f} s at most"
-    )
+    if index == 0 and count > 1:
+        say(f"waiting at {coordinator} until all {count} processes are there, {wait:.0f} s at most")
     deadline = time.monotonic() + wait
     if index == 0:
         _receive(coordinator, count, deadline)
     else:
-        _go_there(coordinator, index, deadline)
+        _go_there(coordinator, count, index, deadline)
 
 
 def _receive(coordinator: str, count: int, deadline: float) -> None:
@@ -71,46 +70,90 @@ def _receive(coordinator: str, count: int, deadline: float) -> None:
             f"({error.strerror}): choose another, in all processes"
         ) from None
     come: dict[int, socket.socket] = {}
-    with ExitStack() as open_links:
-        open_links.enter_context(listener)
+    with ExitStack() as at_end:
+        at_end.enter_context(listener)
+        at_end.callback(_close, come)
         while len(come) < count - 1:
-            try:
-                listener.settimeout(max(deadline - time.monotonic(), 0.01))
-                link = open_links.enter_context(listener.accept()[0])
-                link.settimeout(AGAIN)
-                greeting = GREETING.fullmatch(link.recv(LONGEST))
-            except TimeoutError:
-                if time.monotonic() < deadline:  # somebody who says nothing
-                    continue
+            if time.monotonic() >= deadline:
                 missing = [str(i) for i in range(1, count) if i not in come]
                 raise InputError(
                     f"--num_processes={count}: no sign of --process_id={' and '.join(missing)} at "
                     f"{coordinator}: start all processes, with this --coordinator"
-                ) from None
-            except OSError:
-                continue
-            if greeting and 0 < int(greeting[1]) < count:
-                come[int(greeting[1])] = link
+                )
+            _accept(listener, count, come)
+            for i in [i for i, link in come.items() if _has_gone(link)]:
+                come.pop(i).close()
         for link in come.values():
-            link.sendall(GO)
+            with suppress(OSError):  # it has just gone, as JAX will notice
+                link.sendall(GO)
 
 
-def _go_there(coordinator: str, index: int, deadline: float) -> None:
+def _close(links: dict[int, socket.socket]) -> None:
+    for link in links.values():
+        link.close()
+
+
+def _accept(listener: socket.socket, count: int, come: dict[int, socket.socket]) -> None:
+    """Add one that comes within a moment; those who do not say who they are are sent away."""
+    listener.settimeout(AGAIN)
+    try:
+        link = listener.accept()[0]
+    except OSError:  # nobody, or it has gone again
+        time.sleep(0.01)
+        return
+    link.settimeout(AGAIN)
+    try:
+        greeting = GREETING.fullmatch(link.recv(LONGEST))
+    except OSError:
+        greeting = None
+    index = int(greeting[1]) if greeting and int(greeting[2]) == count else 0
+    if not 0 < index < count or index in come:
+        with suppress(OSError):
+            link.sendall(NO if greeting else b"")
+        link.close()
+        return
+    come[index] = link
+
+
+def _has_gone(link: socket.socket) -> bool:
+    """Whether the process at the other end has closed its link."""
+    link.setblocking(False)
+    try:
+        return link.recv(1, socket.MSG_PEEK) == b""
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    finally:
+        link.setblocking(True)
+
+
+def _go_there(coordinator: str, count: int, index: int, deadline: float) -> None:
     """Another process: call the first one until it lets this one go."""
     host, port = split_address(coordinator)
     while time.monotonic() < deadline:
         try:
             with socket.create_connection((host, port), timeout=AGAIN) as link:
-                link.sendall(b"athanor %d\n" % index)
+                link.sendall(b"athanor %d %d\n" % (index, count))
                 link.settimeout(max(deadline - time.monotonic(), 0.01))
-                if link.recv(1) == GO:
-                    return
+                answer = link.recv(1)
+        except UnicodeError:
+            raise InputError(f"--coordinator={coordinator}: {host} is no name of a host") from None
         except socket.gaierror as error:
-            raise InputError(
-                f"--coordinator={coordinator}: {host} is no known host ({error.strerror})"
-            ) from None
+            if error.errno != socket.EAI_AGAIN:
+                raise InputError(
+                    f"--coordinator={coordinator}: {host} is no known host ({error.strerror})"
+                ) from None
         except OSError:
             pass
+        else:
+            if answer == GO:
+                return
+            if answer == NO:
+                raise InputError(
+                    f"--process_id={index} --num_processes={count}: process 0 has another number "
+                    "of processes, or one of this id already: give each process its own id"
+                )
         time.sleep(AGAIN)
     raise InputError(
         f"--coordinator={coordinator}: process 0 did not answer there: start all processes, "

@@ -84,14 +84,17 @@ def looks_like_columns(content: str) -> bool:
     return len(widths) == 1 and _best_tag_column(rows)[1] == len(rows)
 
 
+DOCUMENT = "-DOCSTART-"  # a line between the documents of CoNLL-2003, and no sentence
+
+
 def _split_blocks(content: str) -> list[list[Row]]:
     """The rows of each sentence."""
     lines = split_lines(content)
-    filled = [line for line in lines if line.strip(" \t")]
+    filled = [x for x in lines if x.strip(" \t") and not x.startswith(DOCUMENT)]
     by_tab = all("\t" in line for line in filled)
     blocks: list[list[Row]] = [[]]
     for n, line in enumerate(lines, start=1):
-        if line.startswith("-DOCSTART-"):  # parts the documents of CoNLL-2003, and is no sentence
+        if line.startswith(DOCUMENT):
             blocks.append([])
         elif line.strip(" \t"):
             # Only ASCII white space parts columns: the ideographic space is a token.

@@ -75,10 +75,10 @@ def _describe_misplaced(term: Term, length: int) -> str:
     written = _short(repr(term.term))
     if term.start is None or term.end is None:
         return f"the term {written} lacks whole numbers as its offsets"
-    place = f"{_short(str(term.start))} to {_short(str(term.end))}"
+    where = f"{_short(str(term.start))} to {_short(str(term.end))}"
     if term.term is None:
-        return f"no term can be at {place} of {length} characters"
-    return f"the term {written} is not at {place}"
+        return f"no term can be at {where} of {length} characters"
+    return f"the term {written} is not at {where}"
 
 
 def _short(text: str) -> str:

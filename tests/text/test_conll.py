@@ -37,6 +37,8 @@ def test_columns(content, columns):
 def test_the_marks_of_documents_are_no_sentences():
     content = "-DOCSTART- -X- O\n\nThe DT O\nwine NN B\n-DOCSTART- -X- O\nGood JJ O\n"
     assert [sentence.text for sentence in read(content)] == ["The wine", "Good"]
+    tabs = "-DOCSTART-\n\nNew York\tB\nx\tO\n"  # a token holds a space
+    assert [sentence.text for sentence in read(tabs)] == ["New York x"]
 
 
 def test_the_first_column_of_tags_is_taken():

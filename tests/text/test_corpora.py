@@ -95,8 +95,8 @@ def test_json_lines(tmp_path):
     assert (reading.repaired, reading.skipped) == (1, 2)
     assert lines == [
         f"{path}, line 3, sentence 3: the term 'ff' is not at 0 to 2: moved to 2 to 4",
-        f"{path}, line 3, sentence 3: no term can be at 3 to 9 of 6 characters: skipped",
-        f"{path}, line 3, sentence 3: no term can be at 2 to 2 of 6 characters: skipped",
+        f"{path}, line 3, sentence 3: no term can be at 3 to 9 of 4 characters: skipped",
+        f"{path}, line 3, sentence 3: no term can be at 2 to 2 of 4 characters: skipped",
         f"{path}: 1 terms moved, 2 skipped",
     ]
 
