@@ -51,13 +51,13 @@ def meet(coordinator: str, count: int, index: int, wait: float = WAIT) -> None:
     Raises:
         InputError: the address cannot be used, or not all come in time.
     """
-    if index == 0 and count > 1:
-        say(f"waiting at {coordinator} until all {count} processes are there, {wait:.0f} s at most")
     deadline = time.monotonic() + wait
-    if index == 0:
-        _receive(coordinator, count, deadline)
-    else:
+    if index:
         _go_there(coordinator, count, index, deadline)
+        return
+    if count > 1:
+        say(f"waiting at {coordinator} until all {count} processes are there, {wait:.0f} s at most")
+    _receive(coordinator, count, deadline)
 
 
 def _receive(coordinator: str, count: int, deadline: float) -> None:
@@ -108,9 +108,9 @@ def _accept(listener: socket.socket, count: int, come: dict[int, socket.socket])
         greeting = None
     index = int(greeting[1]) if greeting and int(greeting[2]) == count else 0
     if not 0 < index < count or index in come:
-        with suppress(OSError):
-            link.sendall(NO if greeting else b"")
-        link.close()
+        with suppress(OSError), link:
+            if greeting:
+                link.sendall(NO)
         return
     come[index] = link
 

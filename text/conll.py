@@ -16,6 +16,7 @@ from text.sentences import Sentence, Span
 from text.tags import term_ranges
 from text.tokenizers import CJK
 
+DOCUMENT = "-DOCSTART-"  # a line between the documents of CoNLL-2003, and no sentence
 _TAG = re.compile(r"O|[BIESLU](-.+)?")
 _CJK = re.compile(f"[{CJK}]")
 
@@ -82,9 +83,6 @@ def looks_like_columns(content: str) -> bool:
     rows = [row for block in _split_blocks(content) for row in block]
     widths = {len(row.fields) for row in rows}
     return len(widths) == 1 and _best_tag_column(rows)[1] == len(rows)
-
-
-DOCUMENT = "-DOCSTART-"  # a line between the documents of CoNLL-2003, and no sentence
 
 
 def _split_blocks(content: str) -> list[list[Row]]:

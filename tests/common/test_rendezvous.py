@@ -55,6 +55,23 @@ def test_those_who_do_not_come_are_named(port):
         meet(f"127.0.0.1:{port}", 3, 1, wait=0.3)
 
 
+def test_another_number_of_processes_is_refused(port):
+    """The first waits on, the other is told at once."""
+    told = []
+
+    def wait():
+        with pytest.raises(InputError, match="no sign of --process_id=1 at"):
+            meet(f"127.0.0.1:{port}", 2, 0, wait=3)
+        told.append(True)
+
+    first = threading.Thread(target=wait)
+    first.start()
+    with pytest.raises(InputError, match="--num_processes=3: process 0 has another number"):
+        meet(f"127.0.0.1:{port}", 3, 1, wait=20)
+    first.join(20)
+    assert told
+
+
 def test_a_host_that_is_not_known(monkeypatch):
     def fail(*_, **__):
         raise socket.gaierror(-2, "Name or service not known")
