@@ -13,6 +13,7 @@ import json
 import logging
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +54,9 @@ class Checkpoints:
             self._managers[name] = ocp.CheckpointManager(self._folders[name], options=options)
         return self._managers[name]
 
-    def exists(self, name: str = "latest") -> bool:
-        """Whether there is a complete checkpoint of that name."""
-        return self.newest_step(name) is not None
+    def exists(self) -> bool:
+        """Whether there is a complete checkpoint."""
+        return bool(self._newest_first())
 
     def newest_step(self, name: str) -> int | None:
         """The step of the newest complete checkpoint of that name, or None."""
@@ -87,56 +88,63 @@ class Checkpoints:
             reason = "the disk is full" if full else " ".join(str(error).split())[:120]
             raise InputError(
                 f"{path} cannot be written ({reason}): free some space, then --resume; "
-                f"the last good checkpoint is {self.describe_latest()}"
+                f"the last good checkpoint is {self.describe_newest()}"
             ) from None
         sys.unraisablehook = hook
         if not saved:
             raise InputError(f"{path} was not saved: {path.parent} holds later steps of a run")
 
-    def restore(
-        self, name: str, like: TrainState, *, repair: bool = False
-    ) -> tuple[TrainState, dict[str, Any]]:
-        """The newest readable state and its progress.
+    def restore(self, name: str, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
+        """The newest whole state of `latest` or `best` and its progress; else as `resume`."""
+        if not self._steps(name):
+            raise InputError(f"{self._folders[name]} holds no checkpoint: train the run first")
+        return self._newest_whole([(step, name) for step in self._steps(name)], like)[0]
+
+    def resume(self, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
+        """The newest whole state of all and its progress, for a run that goes on.
+
+        What is damaged is deleted, so that the run can save those steps again: also an older
+        `best`, so that it can select another.
 
         Args:
-            name: `latest` or `best`.
             like: the state's shapes and types, as `Devices.abstract` gives them.
-            repair: delete what is damaged, so that the run can save those steps again.
 
         Raises:
-            InputError: there is none, or it belongs to another model.
+            InputError: there is none, or it belongs to another model; nothing is deleted then.
         """
-        if not self.exists(name):
-            raise InputError(f"{self._folders[name]} holds no checkpoint: train the run first")
-        damaged: list[int] = []
-        for step in self._steps(name):
-            try:
-                found = self._read(name, step, like)
-            except Exception:  # orbax raises many kinds for a damaged folder
-                damaged.append(step)
-                continue
-            for bad in damaged:
-                warn(f"{self._folders[name] / str(bad)} is damaged; step {step} is whole")
-                if repair:
-                    self._manager(name).delete(bad)
-            return found
+        found, damaged = self._newest_whole(self._newest_first(), like)
+        for place in [(step, "best") for step in self._steps("best")]:
+            if place not in damaged and self._try_read(place, like) is None:
+                warn(f"{self._path(place)} is damaged")
+                damaged.append(place)
+        for step, name in damaged:
+            self._manager(name).delete(step)
+        return found
+
+    def _newest_whole(
+        self, places: Sequence[tuple[int, str]], like: TrainState
+    ) -> tuple[tuple[TrainState, dict[str, Any]], list[tuple[int, str]]]:
+        """What the first place holds that can be read, and the damaged places before it."""
+        for number, place in enumerate(places):
+            if found := self._try_read(place, like):
+                for damaged in places[:number]:
+                    warn(f"{self._path(damaged)} is damaged; {place[1]}/{place[0]} is whole")
+                return found, list(places[:number])
+        folders = " or ".join(dict.fromkeys(str(self._folders[name]) for _, name in places))
         raise InputError(
-            f"no checkpoint in {self._folders[name]} can be read as this run's model: either it is "
-            "damaged or config.json was changed; restore the folder from a copy"
+            f"no checkpoint in {folders} can be read as this run's model: either it is damaged or "
+            "config.json was changed; restore the folder from a copy"
         )
 
-    def drop_damaged_best(self, like: TrainState) -> None:
-        """Delete a `best` that cannot be read, so that a resumed run can select another.
-
-        Args:
-            like: as for `restore`, by which `latest` was read: so it is no other model's.
-        """
-        for step in self._steps("best"):
-            try:
-                self._read("best", step, like)
-            except Exception:
-                warn(f"{self._folders['best'] / str(step)} is damaged")
-                self._manager("best").delete(step)
+    def _try_read(
+        self, place: tuple[int, str], like: TrainState
+    ) -> tuple[TrainState, dict[str, Any]] | None:
+        """A state and its progress, None where they are damaged."""
+        step, name = place
+        try:
+            return self._read(name, step, like)
+        except Exception:  # orbax raises many kinds for a damaged folder
+            return None
 
     def _read(self, name: str, step: int, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
         """A state and its progress; raises any kind of exception where they are damaged."""
@@ -159,10 +167,18 @@ class Checkpoints:
         found = folder.iterdir() if folder.is_dir() else ()
         return sorted((int(path.name) for path in found if path.name.isdigit()), reverse=True)
 
-    def describe_latest(self) -> str:
+    def _newest_first(self) -> list[tuple[int, str]]:
+        """The complete checkpoints of both names; of one step, the latest before the best."""
+        steps = [(step, name) for name in self._folders for step in self._steps(name)]
+        return sorted(steps, key=lambda found: -found[0])
+
+    def describe_newest(self) -> str:
         """The folder of the newest state, or "none"."""
-        step = self.newest_step("latest")
-        return "none" if step is None else str(self._folders["latest"] / str(step))
+        return next((str(self._path(place)) for place in self._newest_first()), "none")
+
+    def _path(self, place: tuple[int, str]) -> Path:
+        step, name = place
+        return self._folders[name] / str(step)
 
 
 def _ignore(_: object) -> None:

@@ -59,26 +59,16 @@ def run(state: TrainState, plan: Plan) -> tuple[TrainState, Progress]:
 
 
 def _find_start(state: TrainState, like: Any, plan: Plan) -> tuple[TrainState, dict[str, Any]]:
-    """The latest checkpoint's state and progress, or where there is none those of the start."""
+    """The newest checkpoint's state and progress, or where there is none those of the start."""
     progress = Progress()
     if plan.checkpoints.exists():
-        state, saved = plan.checkpoints.restore("latest", like, repair=True)
-        plan.checkpoints.drop_damaged_best(like)
-        selected = plan.checkpoints.newest_step("best")
-        if selected is not None and selected > int(state.step):  # the latest was damaged
-            state, saved = plan.checkpoints.restore("best", like)
-            plan.checkpoints.save("latest", state, saved)
+        state, saved = plan.checkpoints.resume(like)
         progress = Progress(**saved)
         if progress.best_epoch == progress.epoch > 0 and not progress.sums:
             plan.checkpoints.save("best", state, saved)
         total = plan.epochs * plan.steps_per_epoch
         say(f"resuming {plan.writer.folder} after step {int(state.step)} of {total}")
-    elif plan.checkpoints.exists("best"):
-        raise InputError(
-            f"{plan.writer.folder} has lost its latest checkpoint, so there is nothing to resume; "
-            "--mode=eval still works; to train again choose another --workdir"
-        )
-    if progress.best_epoch and not plan.checkpoints.exists("best"):
+    if progress.best_epoch and plan.checkpoints.newest_step("best") is None:
         if progress.epoch >= plan.epochs:
             raise InputError(
                 f"{plan.writer.folder} has lost its best checkpoint, that of epoch "
@@ -259,7 +249,7 @@ def _diverged(what: str, plan: Plan) -> DivergedError:
 
 
 def _stopped(number: int, plan: Plan, progress: Progress) -> StoppedBySignal:
-    where = processes.from_first(plan.checkpoints.describe_latest)
+    where = processes.from_first(plan.checkpoints.describe_newest)
     return StoppedBySignal(
         number,
         f"stopped after {progress.epoch} of {plan.epochs} epochs"
@@ -274,4 +264,4 @@ def _left(plan: Plan) -> str:
 def _latest(plan: Plan) -> str:
     """Where the latest checkpoint is, for a message of any process."""
     first = processes.is_first()
-    return plan.checkpoints.describe_latest() if first else "what the first process says"
+    return plan.checkpoints.describe_newest() if first else "what the first process says"

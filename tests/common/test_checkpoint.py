@@ -61,13 +61,13 @@ def test_half_precision_and_an_empty_part_come_back(tmp_path):
 
 def test_two_latest_are_kept_and_one_best(tmp_path):
     checkpoints = Checkpoints(tmp_path)
-    assert not checkpoints.exists() and checkpoints.describe_latest() == "none"
+    assert not checkpoints.exists() and checkpoints.describe_newest() == "none"
     for state in make_states(4):
         checkpoints.save("latest", state, PROGRESS)
         checkpoints.save("best", state, PROGRESS)
     assert sorted(p.name for p in (tmp_path / "latest").iterdir()) == ["3", "4"]
     assert [p.name for p in (tmp_path / "best").iterdir()] == ["4"]
-    assert checkpoints.describe_latest() == str(tmp_path / "latest" / "4")
+    assert checkpoints.describe_newest() == str(tmp_path / "latest" / "4")
 
 
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, capsys):
@@ -79,7 +79,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, capsys):
     assert_same(states[0], found)
     assert progress["epoch"] == 1
     told = capsys.readouterr().err
-    assert f"{tmp_path / 'latest' / '2'} is damaged; step 1 is whole" in told
+    assert f"{tmp_path / 'latest' / '2'} is damaged; latest/1 is whole" in told
 
 
 def test_a_damaged_checkpoint_is_written_anew(tmp_path):
@@ -91,7 +91,7 @@ def test_a_damaged_checkpoint_is_written_anew(tmp_path):
     checkpoints = Checkpoints(tmp_path)
     checkpoints.restore("latest", abstract(states[0]))
     assert (tmp_path / "latest" / "2").exists(), "only a run that goes on repairs its folder"
-    checkpoints.restore("latest", abstract(states[0]), repair=True)
+    checkpoints.resume(abstract(states[0]))
     checkpoints.save("latest", states[1], PROGRESS)
     assert_same(states[1], Checkpoints(tmp_path).restore("latest", abstract(states[1]))[0])
 
@@ -134,7 +134,7 @@ def test_every_flipped_bit_is_noticed_or_harmless(tmp_path, capsys):
         content[rng.integers(len(content))] ^= 1 << rng.integers(8)
         file.write_bytes(content)
         found, progress = Checkpoints(copy).restore("latest", abstract(states[0]))
-        damaged = "2 is damaged; step 1 is whole" in capsys.readouterr().err
+        damaged = "2 is damaged; latest/1 is whole" in capsys.readouterr().err
         assert_same(states[0 if damaged else 1], found)
         assert progress == PROGRESS
         told += damaged
@@ -164,10 +164,10 @@ def test_half_written_checkpoints_do_not_count(tmp_path):
     unfinished.mkdir()
     (unfinished / "state").write_text("x")
     checkpoints = Checkpoints(tmp_path)
-    assert checkpoints.describe_latest().endswith("/latest/1")
+    assert checkpoints.describe_newest().endswith("/latest/1")
     assert_same(states[0], checkpoints.restore("latest", abstract(states[0]))[0])
     checkpoints.save("latest", states[1], PROGRESS)
-    assert checkpoints.describe_latest().endswith("/latest/2")
+    assert checkpoints.describe_newest().endswith("/latest/2")
 
 
 def test_nothing_to_restore(tmp_path):
