@@ -28,6 +28,7 @@ from common.errors import (
     is_out_of_memory,
 )
 from common.host import prepare_host
+from common.relay import open_relay
 from common.rendezvous import meet, split_address
 from common.watch import CONNECT, Watch
 
@@ -118,8 +119,10 @@ def joined(
     prepare_host()
     host = None
     if coordinator is not None and num_processes is not None and process_id is not None:
-        host = split_address(coordinator)[0]
+        host, port = split_address(coordinator)
         meet(coordinator, num_processes, process_id)
+        if process_id:
+            coordinator = open_relay(host, port)
     jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM from us
     try:
         jax.distributed.initialize(

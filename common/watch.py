@@ -21,7 +21,7 @@ LOST = (
     "launch.py: another process of this run has ended: see what it said, and start all of them "
     "again with --resume"
 )
-FINISHED = b"."
+FINISHED, FAILED = b".", b"!"
 LINGER = 2  # seconds between the first one's last word and its end
 CONNECT = 30  # seconds
 
@@ -65,10 +65,11 @@ class Watch:
             told = link.recv(1)
         except OSError:
             told = b""
-        if told != FINISHED:
+        if told == FINISHED:
+            return
+        if told == FAILED:
             time.sleep(LINGER / 2)  # all may have failed alike, and this one be about to say so
-            if self._ending:
-                return
+        if not self._ending:
             warn(LOST)
             self.leave(1)
 

@@ -25,18 +25,20 @@ def free_port() -> int:
         return found.getsockname()[1]
 
 
-def two_processes(folder: Path, step: int, number: int) -> tuple[list[tuple[int, str]], float]:
-    """Run the toy in two processes, until the signal after a step of the second one.
+def two_processes(
+    folder: Path, step: int, number: int, who: int = 1
+) -> tuple[list[tuple[int, str]], float]:
+    """Run the toy in two processes, until the signal after a step of the process `who`.
 
-    Returns the exit status and what stderr had, of each; and the seconds that the first one
-    outlived the second.
+    Returns the exit status and what stderr had, of each; and the seconds that the other one
+    outlived that one.
     """
     port = free_port()
     flags = os.environ["XLA_FLAGS"].replace("device_count=8", "device_count=4")
     started = [
         subprocess.Popen(
             [sys.executable, "-m", "tests.toy_process"]
-            + [str(argument) for argument in (folder, port, index, step, int(number))],
+            + [str(argument) for argument in (folder, port, index, step, int(number), who)],
             cwd=ROOT,
             env=os.environ | {"XLA_FLAGS": flags},
             stdout=subprocess.DEVNULL,
@@ -45,15 +47,15 @@ def two_processes(folder: Path, step: int, number: int) -> tuple[list[tuple[int,
         )
         for index in (0, 1)
     ]
-    second = started[1].communicate(timeout=300)[1]
+    told = {who: started[who].communicate(timeout=300)[1]}
     ended = time.monotonic()
-    first = started[0].communicate(timeout=300)[1]
+    told[1 - who] = started[1 - who].communicate(timeout=300)[1]
     outlived = time.monotonic() - ended
-    return [(started[0].returncode, first), (started[1].returncode, second)], outlived
+    return [(started[index].returncode, told[index]) for index in (0, 1)], outlived
 
 
 def test_a_run_moves_between_processes_is_stopped_and_killed_and_ends_the_same(tmp_path):
-    """One process, then two, stopped; two again, of which one is killed; then one of 8 devices."""
+    """One process; two, stopped; two again, of which either is killed; then one of 8 devices."""
     plan, state = make_plan(tmp_path / "whole", epochs=4)
     loop.run(state, plan)
     cut = tmp_path / "cut"
@@ -67,13 +69,14 @@ def test_a_run_moves_between_processes_is_stopped_and_killed_and_ends_the_same(t
         assert status == 143, told
         assert told.splitlines()[-1].endswith(f"{cut}/checkpoints/latest/7; --resume continues")
 
-    (first, second), outlived = two_processes(cut, 6, signal.SIGKILL)  # after 7 + 6, in mid-epoch
-    assert second[0] == -signal.SIGKILL and outlived < 60
-    assert first[0] == 1, first[1]
-    [line] = first[1].splitlines()
-    assert (
-        line.startswith("launch.py: another process of this run has ended:") and "--resume" in line
-    )
+    for who, step in ((1, 6), (0, 2)):  # after 7 + 6, in mid-epoch, and 10 + 2
+        ends, outlived = two_processes(cut, step, signal.SIGKILL, who)
+        assert ends[who][0] == -signal.SIGKILL and outlived < 60
+        status, told = ends[1 - who]
+        assert status == 1, told
+        [line] = told.splitlines()
+        assert line.startswith("launch.py: another process of this run has ended:")
+        assert "--resume" in line
 
     plan_8, state = make_plan(cut, device_count=8, epochs=4)
     loop.run(state, plan_8)

@@ -1,6 +1,6 @@
-"""One of two processes of a toy run: python -m tests.toy_process FOLDER PORT ID STEP SIGNAL.
+"""One of two processes of a toy run: python -m tests.toy_process FOLDER PORT ID STEP SIGNAL WHO.
 
-After so many steps of its own the process 1 sends itself the signal.
+After so many steps of its own the process WHO sends itself the signal.
 """
 
 import os
@@ -15,11 +15,11 @@ from tests.toy import counting, make_plan
 
 def main() -> None:
     folder, port, *numbers = sys.argv[1:]
-    index, step, number = map(int, numbers)
+    index, step, number, who = map(int, numbers)
     with processes.joined(f"127.0.0.1:{port}", 2, index):
         workdir = Path(folder) if processes.is_first() else processes.scratch_folder()
         plan, state = make_plan(workdir, device_count=0, epochs=4)
-        if index == 1:
+        if index == who:
             send = counting(plan.train_step, step, lambda: os.kill(os.getpid(), number))
             plan = replace(plan, train_step=send)
         loop.run(state, plan)
