@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -200,6 +200,7 @@ def test_tfrecords(rows):
     names=st.lists(st.binary(max_size=300), max_size=5),
     protocol=st.sampled_from([2, 3, 4]),
 )
+@example(labels=[], names=[b""], protocol=2)
 @few
 def test_pickled_batches(labels, names, protocol):
     pixels = np.arange(3 * 4, dtype=np.uint8).reshape(3, 4)

@@ -24,6 +24,7 @@ _NAMES = (
     "numpy.core.multiarray._reconstruct",
     "numpy._core.multiarray._reconstruct",
     "_codecs.encode",  # how Python 3 writes bytes in protocol 2
+    "__builtin__.bytes",  # and those of no length
 )
 # By instruction. Those with an argument have its form, as `struct` writes it.
 _SKIPPED = {b"\x80": "<B", b"\x95": "<Q"}  # the protocol, the length of a frame
@@ -199,6 +200,8 @@ def _bytes(value: Any) -> bytes:
     """Bytes as they are, or as Python 3 writes them in protocol 2."""
     if not isinstance(value, _Call):
         return _expect(value, bytes)
+    if (value.name, value.arguments) == ("__builtin__.bytes", ()):
+        return b""
     if value.name != "_codecs.encode" or value.arguments[1:] not in (("latin1",), (b"latin1",)):
         raise _Damaged("its bytes are encoded in an unknown way")
     return _expect(value.arguments[0], str).encode("latin1")
