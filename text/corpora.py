@@ -98,7 +98,7 @@ def load(
     train = thin(train, train_fraction, seed)
     _warn_of_leaks(train, val, test, log, repeated="val" not in splits and not merge_repeated)
     return Corpus(
-        name=Path(data_dir).resolve().name if data_dir else files["train"].stem,
+        name=files["train"].stem if given["train"] else files["train"].resolve().parent.name,
         train=train,
         val=val,
         test=test,

@@ -4,14 +4,16 @@ HEADER, a paragraph of `mark` for each sentence, FOOTER. The page needs no netwo
 and its style reaches nothing but its own text, so that it may be shown inside another page.
 """
 
+import html
+import re
 from collections.abc import Iterable, Sequence
-from html import escape
 
 from text.sentences import Span
 
 # Dark on light in every theme; the line below a term is there for who cannot tell the colours.
 INK, PAPER, LINE = "#1A1A1A", "#FFE7A3", "#8A4500"
 UNSURE = 0.5  # terms of a lower confidence have a broken line
+CONTROL = re.compile(r"[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")  # which HTML does not allow
 
 HEADER = f"""<!DOCTYPE html>
 <html lang="en">
@@ -39,6 +41,11 @@ HEADER = f"""<!DOCTYPE html>
 just these bounds. Below {UNSURE} the line is broken.</p>"""
 
 FOOTER = "</div>\n</body>\n</html>"
+
+
+def escape(text: str) -> str:
+    """As HTML, a control character as the sign for what cannot be shown."""
+    return html.escape(CONTROL.sub("\N{REPLACEMENT CHARACTER}", text))
 
 
 def mark(text: str, marks: Iterable[tuple[Span, float]], alternatives: Sequence[str] = ()) -> str:

@@ -214,7 +214,7 @@ def read(
         what = "word" if file.binary else "line"
         log(
             f"{file.path}: left out {len(bad):,} {what}s that are not a word and "
-            f"{file.dimension} finite numbers; the first is {what} {bad[0]:,}"
+            f"{file.dimension} finite float32 numbers; the first is {what} {bad[0]:,}"
         )
 
 

@@ -89,3 +89,7 @@ def test_contrast(one, other, least):
     """7 for text (level AAA), 3 for the parts of a graphic."""
     dark, light = sorted(luminance(colour) for colour in (one, other))
     assert (light + 0.05) / (dark + 0.05) >= least
+
+
+def test_what_html_does_not_allow_is_replaced():
+    assert "a\N{REPLACEMENT CHARACTER}b\tc" in mark("a\x1bb\tc", [])

@@ -118,7 +118,7 @@ def test_ragged_lines_are_counted_and_left_out(write):
     assert words == (*WORDS, ". . .", "last")
     np.testing.assert_array_equal(matrix, np.concatenate([MATRIX, MATRIX[[1, 2]]]))
     assert len(log) == 1
-    assert f"{path}: left out 6 lines" in log[0] and "7 finite numbers" in log[0]
+    assert f"{path}: left out 6 lines" in log[0] and "7 finite float32 numbers" in log[0]
     assert "the first is line 8" in log[0]
 
 
