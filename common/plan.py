@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import optax
 from jax import Array
@@ -70,6 +71,18 @@ class Progress:
     @property
     def steps_per_second(self) -> float:
         return self.steps_timed / self.seconds if self.seconds else 0.0
+
+
+def summarise(plan: Plan, progress: Progress) -> dict[str, Any]:
+    """What summary.json says of any training."""
+    return {
+        "epochs": progress.epoch,
+        "best_epoch": progress.best_epoch,
+        **plan.writer.scores(progress.best_epoch),
+        f"{plan.unit}_per_second": progress.steps_per_second * plan.batch_size,
+        "seconds": progress.seconds,
+        "device": plan.devices.describe(),
+    }
 
 
 class Stopwatch:

@@ -13,7 +13,7 @@ from common import processes, run_folder
 from common.checkpoint import Checkpoints
 from common.loop import run
 from common.parallel import local_devices
-from common.plan import Plan
+from common.plan import Plan, summarise
 from common.state import TrainState, count_parameters
 from common.step import LossFn, make_train_step
 from common.training import make_optimization
@@ -149,15 +149,10 @@ def train(config: TextConfig, workdir: Path, *, resume: bool, command: str) -> d
         "crf": config.crf,
         "embeddings": config.embeddings,
         "seed": config.seed,
-        "epochs": progress.epoch,
-        "best_epoch": progress.best_epoch,
-        **writer.scores(progress.best_epoch),
+        **summarise(plan, progress),
         **report.score(extractor.scheme, test, test_tags, "test"),
         "params": parameters,
-        "sentences_per_second": progress.steps_per_second * plan.batch_size,
-        "seconds": progress.seconds,
         "command": first_command,
-        "device": extractor.devices.describe(),
         "precision": extractor.precision,
         "corpus": prepared.facts,
         **code,

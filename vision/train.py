@@ -14,7 +14,7 @@ from common.batching import epoch_batches, gather, steps_per_epoch
 from common.checkpoint import Checkpoints
 from common.loop import run
 from common.parallel import tell_choices
-from common.plan import Plan
+from common.plan import Plan, summarise
 from common.state import TrainState, count_parameters
 from common.step import LossFn, make_train_step, scan_steps
 from common.training import make_optimization
@@ -176,15 +176,10 @@ def train(config: VisionConfig, workdir: Path, *, resume: bool, command: str) ->
         "dataset": config.dataset,
         "augment": config.augment,
         "seed": config.seed,
-        "epochs": progress.epoch,
-        "best_epoch": progress.best_epoch,
-        **plan.writer.scores(progress.best_epoch),
+        **summarise(plan, progress),
         **scores,
         "params": count_parameters(best.params),
-        "images_per_second": progress.steps_per_second * config.batch_size,
-        "seconds": progress.seconds,
         "command": first_command,
-        "device": classifier.devices.describe(),
         "precision": classifier.precision,
         "data": {"source": dataset.source, "fingerprint": dataset.fingerprint},
         **code,
