@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from common.config import check_choice, read_json
 from common.errors import InputError
 
@@ -92,6 +94,7 @@ class Task:
         curves: (NAME, words) of the metrics drawn over the epochs.
         light: configuration -> whether a run leaves a core idle and takes little memory, so that
             several train together by default.
+        derive: further metrics from the counts of a run's test_counts.npz, by name.
     """
 
     name: str
@@ -100,6 +103,7 @@ class Task:
     metrics: Mapping[str, str]
     curves: tuple[tuple[str, str], ...]
     light: Callable[[Any], bool] = lambda config: False
+    derive: Callable[[Mapping[str, np.ndarray]], dict[str, float]] = lambda counts: {}
 
 
 @dataclass(frozen=True, eq=False)

@@ -88,7 +88,7 @@ def run_study(
             arms,
             budget=name,
             notes=(budget.note, study.note, missing),
-            results=[read_result(run, study.metric) for run in runs if run.finished],
+            results=[read_result(run, task, study.metric) for run in runs if run.finished],
             failures=failures,
             command=command,
             full_command=_full_command(study, name, launcher, settings),

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from common.study import Run, Study
+from common.study import Run, Study, Task
 
 # Samples of the bootstrap; the interval's ends then move by about a fiftieth of its length.
 RESAMPLES = 2000
@@ -77,19 +77,21 @@ class Row:
     comparison: Comparison | None
 
 
-def read_result(run: Run, metric: str) -> Result:
+def read_result(run: Run, task: Task, metric: str) -> Result:
     """Read a finished run."""
     summary = run.read_summary()
     lines = (run.folder / "metrics.jsonl").read_text().splitlines()
     history = [json.loads(line) for line in lines]
     values = {name: v for name, v in summary.items() if isinstance(v, int | float)}
-    counts, path = None, run.folder / "test_counts.npz"
-    if metric.startswith("test/") and path.exists():
+    values |= _last_values(history)
+    counts: dict[str, np.ndarray] = {}
+    if (path := run.folder / "test_counts.npz").exists():
         with np.load(path) as file:
-            name = metric.removeprefix("test/")
-            counts = file[name].astype(np.int64) if name in file else None
+            counts = {name: file[name].astype(np.int64) for name in file}
+        values |= task.derive(counts)
+    compared = counts.get(metric.removeprefix("test/")) if metric.startswith("test/") else None
     machine = f"{summary['device']}, {summary['precision']}, jax {summary['jax']}"
-    return Result(run.arm, run.seed, values | _last_values(history), history, counts, machine)
+    return Result(run.arm, run.seed, values, history, compared, machine)
 
 
 def _last_values(history: Sequence[Mapping[str, float]]) -> dict[str, float]:

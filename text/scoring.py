@@ -9,7 +9,7 @@ apart; the keyword score forgives a wrong place and counts a repeated term once.
 one scorer may not be compared with a number of another. None of them sees padding.
 """
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -209,6 +209,26 @@ def sentence_counts(
             rows[scorer].append((count.gold, count.found, count.right))
     return {
         f"{scorer}_f1": np.array(counts, np.int32).reshape(-1, 3) for scorer, counts in rows.items()
+    }
+
+
+def padded_accuracy(counts: Mapping[str, np.ndarray], length: int = 100) -> dict[str, float]:
+    """Token accuracy with every sentence filled to `length`, and padding counted as right.
+
+    Report B's measure, which no tagger can fail: to show what its numbers are worth.
+
+    Args:
+        counts: of `sentence_counts`.
+        length: tokens.
+
+    Returns:
+        `padded/accuracy`, and `padded/nothing`, that of a tagger that finds no term.
+    """
+    gold, found, right = counts["token_f1"].sum(axis=0)
+    places = length * len(counts["token_f1"])
+    return {
+        "padded/accuracy": 1 - (gold + found - 2 * right) / places,
+        "padded/nothing": 1 - gold / places,
     }
 
 

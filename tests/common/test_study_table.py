@@ -1,9 +1,13 @@
 """The numbers of a study's table, against hand counts, scipy and a slow loop."""
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import stats
 
+from common.study import Run
 from common.study_table import (
     RESAMPLES,
     Interval,
@@ -11,8 +15,9 @@ from common.study_table import (
     compare,
     make_table,
     paired_t,
+    read_result,
 )
-from tests.common.study_cases import STUDY, make_result, make_results
+from tests.common.study_cases import STUDY, TASK, make_result, make_results
 
 
 def test_a_table_counted_by_hand():
@@ -30,6 +35,23 @@ def test_a_table_counted_by_hand():
     assert two.comparison.difference == pytest.approx(-0.1)
     assert (two.comparison.interval, two.comparison.p) == (None, None)
     assert two.comparison.bootstrap is not None
+
+
+def test_a_finished_run_is_read_back_with_what_its_task_derives(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"train/accuracy": 0.9, "val/accuracy": 0.7}\n')
+    summary = {"test/accuracy": 0.6, "device": "cpu", "precision": "float32", "jax": "1"}
+    (tmp_path / "summary.json").write_text(json.dumps(summary))
+    counts = np.array([[1, 1, 1], [1, 1, 0]], np.int32)
+    np.savez(tmp_path / "test_counts.npz", accuracy=counts)
+    task = replace(TASK, derive=lambda counts: {"right": int(counts["accuracy"][:, 2].sum())})
+    run = Run("half", 0, {}, 2, tmp_path)
+    result = read_result(run, task, "test/accuracy")
+    assert result.values == {
+        "test/accuracy": 0.6, "right": 1, "final/train/accuracy": 0.9, "final/val/accuracy": 0.7,
+        "gap/accuracy": pytest.approx(-0.2),
+    }  # fmt: skip
+    np.testing.assert_array_equal(result.counts, counts)
+    assert read_result(run, task, "test/loss").counts is None
 
 
 def test_paired_t_is_scipys():

@@ -7,6 +7,7 @@ from text.scoring import (
     Counts,
     exact_counts,
     keyword_counts,
+    padded_accuracy,
     scores,
     sentence_counts,
     tag_confusion,
@@ -175,4 +176,11 @@ def test_scores_name_their_scorer():
             "test/keyword_recall": 1 / 2,
             "test/keyword_f1": 1 / 2,
         }
+    )
+
+
+def test_padded_accuracy_counts_padding_as_report_b_did():
+    counts = {"token_f1": np.array([[2, 1, 1], [0, 1, 0]])}  # wrong: one missed, one invented
+    assert padded_accuracy(counts, length=10) == pytest.approx(
+        {"padded/accuracy": 18 / 20, "padded/nothing": 18 / 20}
     )
