@@ -1,8 +1,9 @@
 """Checkpoints of a run: the latest states and the best one, by orbax.
 
-    FOLDER/latest/STEP/   the last two states, to resume from
+    FOLDER/latest/STEP/   the last two states
     FOLDER/best/STEP/     the state that validation selected
 
+A run is resumed from the newest that is whole; a damaged one is renamed to STEP.damaged.
 Each holds the whole `TrainState`, as JSON the loop's progress, and a checksum of both, as orbax
 does not notice a bit that has changed on the disk. Orbax writes to a temporary folder and
 renames it, so a checkpoint is there completely or not at all.
@@ -21,7 +22,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from common.errors import InputError
+from common.errors import InputError, is_out_of_memory
 from common.state import TrainState
 from common.writer import warn
 
@@ -103,23 +104,39 @@ class Checkpoints:
     def resume(self, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
         """The newest whole state of all and its progress, for a run that goes on.
 
-        What is damaged is deleted, so that the run can save those steps again: also an older
+        What is damaged is set aside, so that the run can save those steps again: also an older
         `best`, so that it can select another.
 
         Args:
             like: the state's shapes and types, as `Devices.abstract` gives them.
 
         Raises:
-            InputError: there is none, or it belongs to another model; nothing is deleted then.
+            InputError: there is none, or it belongs to another model; nothing is changed then.
         """
-        found, damaged = self._newest_whole(self._newest_first(), like)
-        for place in [(step, "best") for step in self._steps("best")]:
-            if place not in damaged and self._try_read(place, like) is None:
+        places = self._newest_first()
+        found, damaged = self._newest_whole(places, like)
+        for place in places[len(damaged) + 1 :]:
+            if place[1] == "best" and self._try_read(place, like) is None:
                 warn(f"{self._path(place)} is damaged")
                 damaged.append(place)
-        for step, name in damaged:
-            self._manager(name).delete(step)
+        for place in damaged:
+            self._set_aside(place)
         return found
+
+    def find(
+        self, step: int, epoch: int, like: TrainState
+    ) -> tuple[TrainState, dict[str, Any]] | None:
+        """The whole `latest` of that step if it is the end of that epoch, else None."""
+        found = self._try_read((step, "latest"), like)
+        return found if found and (found[1]["epoch"], found[1]["sums"]) == (epoch, {}) else None
+
+    def _set_aside(self, place: tuple[int, str]) -> None:
+        """Give a damaged checkpoint another name, as it may be whole to who knows more."""
+        path = self._path(place)
+        aside = path.with_name(f"{path.name}.damaged")
+        shutil.rmtree(aside, ignore_errors=True)
+        path.rename(aside)
+        self._manager(place[1]).reload()
 
     def _newest_whole(
         self, places: Sequence[tuple[int, str]], like: TrainState
@@ -139,11 +156,13 @@ class Checkpoints:
     def _try_read(
         self, place: tuple[int, str], like: TrainState
     ) -> tuple[TrainState, dict[str, Any]] | None:
-        """A state and its progress, None where they are damaged."""
+        """A state and its progress, None where they are damaged or missing."""
         step, name = place
         try:
             return self._read(name, step, like)
-        except Exception:  # orbax raises many kinds for a damaged folder
+        except Exception as error:  # orbax raises many kinds for a damaged folder
+            if is_out_of_memory(error):
+                raise
             return None
 
     def _read(self, name: str, step: int, like: TrainState) -> tuple[TrainState, dict[str, Any]]:

@@ -36,7 +36,7 @@ FIRST_WORDS = "stopping after this step, with a checkpoint; once more leaves at 
 
 
 def run(state: TrainState, plan: Plan) -> tuple[TrainState, Progress]:
-    """Train from the latest checkpoint, or where there is none from `state`.
+    """Train from the newest checkpoint, or where there is none from `state`.
 
     Args:
         state: the first one, not yet on all devices.
@@ -61,22 +61,33 @@ def run(state: TrainState, plan: Plan) -> tuple[TrainState, Progress]:
 def _find_start(state: TrainState, like: Any, plan: Plan) -> tuple[TrainState, dict[str, Any]]:
     """The newest checkpoint's state and progress, or where there is none those of the start."""
     progress = Progress()
-    if plan.checkpoints.exists():
-        state, saved = plan.checkpoints.resume(like)
-        progress = Progress(**saved)
-        if progress.best_epoch == progress.epoch > 0 and not progress.sums:
-            plan.checkpoints.save("best", state, saved)
-        total = plan.epochs * plan.steps_per_epoch
-        say(f"resuming {plan.writer.folder} after step {int(state.step)} of {total}")
-    if progress.best_epoch and plan.checkpoints.newest_step("best") is None:
-        if progress.epoch >= plan.epochs:
-            raise InputError(
-                f"{plan.writer.folder} has lost its best checkpoint, that of epoch "
-                f"{progress.best_epoch}: restore it from a copy, or train in another --workdir"
-            )
-        warn("the best checkpoint is lost: the best of the epochs to come will be selected")
-        progress.best_epoch, progress.best_score = 0, None
+    if not plan.checkpoints.exists():
+        return state, asdict(progress)
+    state, saved = plan.checkpoints.resume(like)
+    progress = Progress(**saved)
+    if progress.best_epoch == progress.epoch > 0 and not progress.sums:
+        plan.checkpoints.save("best", state, saved)
+    total = plan.epochs * plan.steps_per_epoch
+    say(f"resuming {plan.writer.folder} after step {int(state.step)} of {total}")
+    _find_best(progress, like, plan)
     return state, asdict(progress)
+
+
+def _find_best(progress: Progress, like: Any, plan: Plan) -> None:
+    """See that there is a best checkpoint, or that another can be selected."""
+    step = progress.best_epoch * plan.steps_per_epoch
+    if not step or plan.checkpoints.newest_step("best") == step:
+        return
+    if found := plan.checkpoints.find(step, progress.best_epoch, like):
+        plan.checkpoints.save("best", *found)
+        return
+    if progress.epoch >= plan.epochs:
+        raise InputError(
+            f"{plan.writer.folder} has lost its best checkpoint, that of epoch "
+            f"{progress.best_epoch}: restore it from a copy, or train in another --workdir"
+        )
+    warn("the best checkpoint is lost: the best of the epochs to come will be selected")
+    progress.best_epoch, progress.best_score = 0, None
 
 
 def _advise(plan: Plan, like: TrainState) -> InputError:

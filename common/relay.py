@@ -5,44 +5,59 @@ the watch (common/watch.py) can say why. Its messages to that service are few an
 take other ways; so they go through this machine's own relay, whose near end outlives the far one.
 """
 
+import os
 import socket
 import threading
+import time
 from contextlib import suppress
 
 CHUNK = 1 << 16  # bytes
+CONNECT = 30  # seconds
+LOCAL = "127.0.0.1"
 
 
 def open_relay(host: str, port: int) -> str:
     """HOST:PORT on this machine that leads to the given one, until this process ends."""
-    listener = socket.create_server(("127.0.0.1", 0))
+    _spare_proxy()
+    listener = socket.create_server((LOCAL, 0))
     threading.Thread(target=_serve, args=(listener, host, port), daemon=True).start()
-    return f"127.0.0.1:{listener.getsockname()[1]}"
+    return f"{LOCAL}:{listener.getsockname()[1]}"
+
+
+def _spare_proxy() -> None:
+    """Keep gRPC from asking an HTTP proxy for this machine; its own variable is read first."""
+    spared = os.environ.get("no_grpc_proxy") or os.environ.get("no_proxy")
+    os.environ["no_grpc_proxy"] = f"{spared},{LOCAL}" if spared else LOCAL
 
 
 def _serve(listener: socket.socket, host: str, port: int) -> None:
     while True:
-        near = listener.accept()[0]
         try:
-            far = socket.create_connection((host, port))
+            near = listener.accept()[0]
+        except OSError:  # such as too many open files
+            time.sleep(1)
+            continue
+        try:
+            far = socket.create_connection((host, port), timeout=CONNECT)
         except OSError:  # not there yet: the caller tries again
             near.close()
             continue
+        far.settimeout(None)
         threading.Thread(target=_send, args=(near, far), daemon=True).start()
-        threading.Thread(target=_receive, args=(far, near), daemon=True).start()
+        threading.Thread(target=_copy, args=(far, near), daemon=True).start()
 
 
 def _send(near: socket.socket, far: socket.socket) -> None:
     """Pass on what comes from the near end; when that closes, or cannot be sent, close both."""
     with near, far:
         _copy(near, far)
-
-
-def _receive(far: socket.socket, near: socket.socket) -> None:
-    """Pass on what comes from the far end; when that closes the near one stays open."""
-    _copy(far, near)
+        for end in (near, far):  # or who waits there would not notice
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
 
 
 def _copy(source: socket.socket, sink: socket.socket) -> None:
+    """Pass on until the source closes, and leave the sink as it is."""
     with suppress(OSError):
         while data := source.recv(CHUNK):
             sink.sendall(data)

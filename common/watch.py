@@ -1,9 +1,10 @@
 """Notice at once that another process of the run is gone, by a connection of each to the first.
 
 A collective operation may wait for ever for a process that has died; what JAX does about it,
-after its heartbeats have failed, is to abort with a stack trace. The first process closes its
-connections a little before it ends, so that the others can say why they end: with it goes the
-service of JAX's that they are connected to, and they would be aborted too.
+after its heartbeats have failed, is to abort with a stack trace. A process that fails says so a
+little before it ends: others may have failed alike, and have their own words for it. The first one
+lingers, since with it goes the service of JAX's, and processes without a relay (common/relay.py)
+would be aborted.
 """
 
 import os
@@ -12,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, NoReturn
 
 from common.rendezvous import listen
@@ -76,10 +78,8 @@ class Watch:
     def finish(self) -> None:
         """Tell the others that this process ends with them, having done its part."""
         for link in self._links:
-            try:
+            with suppress(OSError):  # that one has ended, too
                 link.sendall(FINISHED)
-            except OSError:  # that one has ended, too
-                pass
 
     def leave(self, status: int) -> NoReturn:
         """End this process, and by that the others."""
@@ -87,10 +87,9 @@ class Watch:
         if threading.current_thread() is threading.main_thread():  # else it may be writing
             sys.stdout.flush()
         for link in self._links:
-            try:
+            with suppress(OSError):  # that one has ended, too
+                link.sendall(FAILED)
                 link.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
         if self._first:
             time.sleep(LINGER)
         os._exit(status)

@@ -98,7 +98,7 @@ def load(
     train = thin(train, train_fraction, seed)
     _warn_of_leaks(train, val, test, log, repeated="val" not in splits and not merge_repeated)
     return Corpus(
-        name=files["train"].stem if given["train"] else files["train"].resolve().parent.name,
+        name=files["train"].stem if given["train"] else files["train"].parent.resolve().name,
         train=train,
         val=val,
         test=test,

@@ -13,7 +13,7 @@ from text.sentences import Span
 # Dark on light in every theme; the line below a term is there for who cannot tell the colours.
 INK, PAPER, LINE = "#1A1A1A", "#FFE7A3", "#8A4500"
 UNSURE = 0.5  # terms of a lower confidence have a broken line
-CONTROL = re.compile(r"[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")  # which HTML does not allow
+CONTROL = re.compile(r"[\0-\x08\x0b\x0e-\x1f\x7f-\x9f]")  # which HTML does not allow
 
 HEADER = f"""<!DOCTYPE html>
 <html lang="en">

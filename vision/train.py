@@ -140,7 +140,7 @@ def train(config: VisionConfig, workdir: Path, *, resume: bool, command: str) ->
     Args:
         config: a checked configuration.
         workdir: the run folder: new, or with `resume` perhaps that of a stopped run.
-        resume: continue from the latest checkpoint, bit for bit.
+        resume: continue from the newest checkpoint, bit for bit.
         command: what was typed, for summary.json.
 
     Returns:

@@ -96,6 +96,28 @@ def test_a_damaged_checkpoint_is_written_anew(tmp_path):
     assert_same(states[1], Checkpoints(tmp_path).restore("latest", abstract(states[1]))[0])
 
 
+def test_all_damaged_are_left_as_they_are(tmp_path):
+    states = make_states(2)
+    for name in ("latest", "best"):
+        Checkpoints(tmp_path).save(name, states[1], PROGRESS)
+        damage(tmp_path / name / "2")
+    with pytest.raises(InputError, match="no checkpoint in .*/latest or .*/best can be read as"):
+        Checkpoints(tmp_path).resume(abstract(states[0]))
+    assert [p.name for p in tmp_path.glob("*/*")] == ["2", "2"]
+
+
+def test_memory_that_runs_out_is_no_damage(tmp_path, monkeypatch):
+    [state] = make_states(1)
+    Checkpoints(tmp_path).save("latest", state, PROGRESS)
+
+    def fail(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(Checkpoints, "_read", fail)
+    with pytest.raises(MemoryError):
+        Checkpoints(tmp_path).resume(abstract(state))
+
+
 @pytest.mark.parametrize("part", ["state", "progress", "checksum"])
 def test_a_changed_value_is_noticed_where_the_files_are_sound(tmp_path, part):
     """As a bit flipped on the disk: what orbax reads without complaint is another state."""

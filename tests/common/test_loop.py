@@ -295,14 +295,35 @@ def test_a_run_that_has_lost_its_latest_checkpoints_goes_on_from_its_best(tmp_pa
     assert progress.best_epoch == progress_2.best_epoch
 
 
+def lose_best(folder):
+    """Delete the best checkpoint, that of the first epoch, and the latest of that step."""
+    shutil.rmtree(folder / "checkpoints" / "best")
+    shutil.rmtree(folder / "checkpoints" / "latest" / "5")
+
+
 def test_a_run_that_has_lost_its_best_checkpoint_selects_again(tmp_path, capsys):
     finish(tmp_path, 2)
-    shutil.rmtree(tmp_path / "checkpoints" / "best")
-    with pytest.raises(InputError, match="has lost its best checkpoint, that of epoch"):
+    lose_best(tmp_path)
+    with pytest.raises(InputError, match="has lost its best checkpoint, that of epoch 1"):
         finish(tmp_path, 2)
     _, progress = finish(tmp_path, 4)
     assert progress.best_epoch in (3, 4)
     assert "the best checkpoint is lost" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("lose", ["delete", "damage", "older"])
+def test_a_best_checkpoint_that_is_lost_is_found_among_the_latest(tmp_path, capsys, lose):
+    best, _ = finish(tmp_path, 2)
+    folder = tmp_path / "checkpoints" / "best"
+    if lose == "damage":
+        damage(folder)
+    elif lose == "delete":
+        shutil.rmtree(folder)
+    else:
+        (folder / "5").rename(folder / "4")
+    again, progress = finish(tmp_path, 2)
+    assert_same(best, again)
+    assert progress.best_epoch == 1 and "lost" not in capsys.readouterr().err
 
 
 def test_a_run_killed_between_its_latest_and_its_best_checkpoint_goes_on(tmp_path):
@@ -337,7 +358,9 @@ def test_a_run_whose_latest_checkpoint_is_damaged_has_its_best_one(tmp_path, cap
 def test_a_run_whose_best_checkpoint_is_damaged_selects_again(tmp_path, capsys):
     finish(tmp_path, 2)
     damage(tmp_path / "checkpoints" / "best")
+    damage(tmp_path / "checkpoints" / "latest" / "5")
     _, progress = finish(tmp_path, 4)
     assert progress.best_epoch in (3, 4)
     told = capsys.readouterr().err
-    assert "/best/" in told and " is damaged" in told and "the best checkpoint is lost" in told
+    assert "/best/5 is damaged" in told and "the best checkpoint is lost" in told
+    assert (tmp_path / "checkpoints" / "best" / "5.damaged").is_dir(), "nothing is deleted"

@@ -1,6 +1,8 @@
 """The relay passes bytes both ways, and outlives what it leads to."""
 
+import os
 import socket
+import time
 
 import pytest
 
@@ -35,6 +37,10 @@ def test_the_far_end_is_closed_with_the_near_one():
     with socket.create_server(("127.0.0.1", 0)) as server:
         near = call(open_relay(*server.getsockname()))
         far = server.accept()[0]
+    for source, sink in ((near, far), (far, near)):  # both ways are being waited at
+        source.sendall(b"x")
+        assert sink.recv(1) == b"x"
+    time.sleep(0.1)
     near.close()
     far.settimeout(10)
     assert far.recv(1) == b""
@@ -51,3 +57,18 @@ def test_what_is_not_there_yet_can_be_called_again():
         near.sendall(b"x")
         with server.accept()[0] as far:
             assert far.recv(1) == b"x"
+
+
+@pytest.mark.parametrize(
+    "given, spared",
+    [
+        ({}, "127.0.0.1"),
+        ({"no_proxy": "10.0.0.1"}, "10.0.0.1,127.0.0.1"),
+        ({"no_proxy": "10.0.0.1", "no_grpc_proxy": "a,b"}, "a,b,127.0.0.1"),
+    ],
+)
+def test_no_proxy_is_asked_for_the_relay(monkeypatch, given, spared):
+    for name in ("no_proxy", "no_grpc_proxy"):
+        monkeypatch.setenv(name, given.get(name, ""))
+    open_relay("127.0.0.1", 1)
+    assert os.environ["no_grpc_proxy"] == spared
