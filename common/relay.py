@@ -14,6 +14,7 @@ from contextlib import suppress
 CHUNK = 1 << 16  # bytes
 CONNECT = 30  # seconds
 LOCAL = "127.0.0.1"
+PROXIES = ("grpc_proxy", "https_proxy", "http_proxy")  # that gRPC would ask
 
 
 def open_relay(host: str, port: int) -> str:
@@ -26,6 +27,8 @@ def open_relay(host: str, port: int) -> str:
 
 def _spare_proxy() -> None:
     """Keep gRPC from asking an HTTP proxy for this machine; its own variable is read first."""
+    if not any(os.environ.get(name) for name in PROXIES):  # JAX warns of any such variable
+        return
     spared = os.environ.get("no_grpc_proxy") or os.environ.get("no_proxy")
     os.environ["no_grpc_proxy"] = f"{spared},{LOCAL}" if spared else LOCAL
 

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from common.relay import open_relay
+from common.relay import PROXIES, open_relay
 from common.rendezvous import split_address
 
 
@@ -62,13 +62,14 @@ def test_what_is_not_there_yet_can_be_called_again():
 @pytest.mark.parametrize(
     "given, spared",
     [
-        ({}, "127.0.0.1"),
-        ({"no_proxy": "10.0.0.1"}, "10.0.0.1,127.0.0.1"),
-        ({"no_proxy": "10.0.0.1", "no_grpc_proxy": "a,b"}, "a,b,127.0.0.1"),
+        ({}, ""),
+        ({"http_proxy": "http://10.0.0.2:80"}, "127.0.0.1"),
+        ({"http_proxy": "x", "no_proxy": "10.0.0.1"}, "10.0.0.1,127.0.0.1"),
+        ({"grpc_proxy": "x", "no_proxy": "10.0.0.1", "no_grpc_proxy": "a,b"}, "a,b,127.0.0.1"),
     ],
 )
 def test_no_proxy_is_asked_for_the_relay(monkeypatch, given, spared):
-    for name in ("no_proxy", "no_grpc_proxy"):
+    for name in ("no_proxy", "no_grpc_proxy", *PROXIES):
         monkeypatch.setenv(name, given.get(name, ""))
     open_relay("127.0.0.1", 1)
     assert os.environ["no_grpc_proxy"] == spared
