@@ -98,7 +98,8 @@ class Checkpoints:
     def restore(self, name: str, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
         """The newest whole state of `latest` or `best` and its progress; else as `resume`."""
         if not self._steps(name):
-            raise InputError(f"{self._folders[name]} holds no checkpoint: train the run first")
+            remedy = "look for it by --resume" if self.exists() else "train the run first"
+            raise InputError(f"{self._folders[name]} holds no checkpoint: {remedy}")
         return self._newest_whole([(step, name) for step in self._steps(name)], like)[0]
 
     def resume(self, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
@@ -148,9 +149,12 @@ class Checkpoints:
                     warn(f"{self._path(damaged)} is damaged; {place[1]}/{place[0]} is whole")
                 return found, list(places[:number])
         folders = " or ".join(dict.fromkeys(str(self._folders[name]) for _, name in places))
+        others = set(self._newest_first()) - set(places)
+        remedy = "look for another by --resume, or " if others else ""
+        sys.unraisablehook = _ignore  # of coroutines that orbax leaves
         raise InputError(
             f"no checkpoint in {folders} can be read as this run's model: either it is damaged or "
-            "config.json was changed; restore the folder from a copy"
+            f"config.json was changed; {remedy}restore the folder from a copy"
         )
 
     def _try_read(

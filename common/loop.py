@@ -174,7 +174,9 @@ def _train_epoch(
             state, sums = run_steps(state, plan.data, rows, plan.key)
             done += plan.chunk_steps if run_steps is plan.train_chunk else 1
             pending.append(sums)
-            absorb(keep=LAG if progress.steps_per_second * SLOW > plan.chunk_steps else 0)
+            fast = progress.steps_per_second * SLOW > plan.chunk_steps
+            # Processes must not have two programs under way whose collectives could cross.
+            absorb(keep=LAG if fast and processes.process_count() == 1 else 0)
             overdue = time.monotonic() - saved > plan.checkpoint_seconds
             last = done == plan.steps_per_epoch
             number = 0 if last else processes.largest(stop.number or 0)

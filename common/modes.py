@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from common import processes
 from common.config import load, override
 from common.errors import InputError
-from common.run_folder import default_workdir
+from common.run_folder import FREE_ON_RESUME, default_workdir
 from common.training import TrainingConfig
 
 Config = TypeVar("Config", bound=TrainingConfig)
@@ -72,6 +72,17 @@ def training_run(
         workdir = given or default_workdir(config.task, config.model)
         return {"config": asdict(config), "workdir": str(workdir)}
 
+    _check_settings(settings, processes.from_first(lambda: dict(settings)))
     found = processes.from_first(decide)
     workdir = Path(found["workdir"]) if processes.is_first() else processes.scratch_folder()
     return kind(**found["config"]), workdir
+
+
+def _check_settings(own: Mapping[str, Any], first: Mapping[str, Any]) -> None:
+    """InputError unless this process has the first one's settings, but for its data and devices."""
+    for name in sorted({*own, *first} - set(FREE_ON_RESUME)):
+        if own.get(name) != first.get(name):
+            mine, its = (given.get(name, "none") for given in (own, first))
+            raise InputError(
+                f"--{name}: this process has {mine}, process 0 {its}: start all with the same flags"
+            )
