@@ -6,6 +6,12 @@ python launch.py --task=cifar --mode=predict --run=runs/... --input=photo.png
 python launch.py --study=A-bn --budget=quick
 """
 
+import signal
+
+# Ctrl-C during the imports needs no traceback. A shell's background jobs ignore it, and go on so.
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import importlib
 import os
 import shlex
@@ -227,4 +233,6 @@ def end(status: int) -> NoReturn:
 if __name__ == "__main__":
     # A file's name need not be UTF-8, and not every terminal shows every character.
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     end(run_to_exit_status(main))
