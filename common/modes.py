@@ -70,10 +70,10 @@ def training_run(
         else:
             config = make_config(dict(settings))
         workdir = given or default_workdir(config.task, config.model)
-        return {"config": asdict(config), "workdir": str(workdir)}
+        return {"config": asdict(config), "workdir": str(workdir), "settings": dict(settings)}
 
-    _check_settings(settings, processes.from_first(lambda: dict(settings)))
     found = processes.from_first(decide)
+    _check_settings(settings, found["settings"])
     workdir = Path(found["workdir"]) if processes.is_first() else processes.scratch_folder()
     return kind(**found["config"]), workdir
 

@@ -11,8 +11,9 @@ import threading
 import time
 from contextlib import suppress
 
+from common.watch import CONNECT
+
 CHUNK = 1 << 16  # bytes
-CONNECT = 30  # seconds
 LOCAL = "127.0.0.1"
 PROXIES = ("grpc_proxy", "https_proxy", "http_proxy")  # that gRPC would ask
 

@@ -26,8 +26,8 @@ Each page has the figures, the table and the commands. Budgets and methods are e
 [README](../../README.md#studies).
 """
 SIZES = """\
-Images are trained at a fraction of the reports' size, which each page says first: the order is to
-be compared, not the numbers. The baseline is the arm without a difference.
+Images and report A's tagger are trained at a fraction of the reports' size, which each page says
+first: the order is to be compared, not the numbers. The baseline is the arm without a difference.
 """
 BEGIN, END = "<!-- table of common.study_results -->", "<!-- end of the table -->"
 TITLES = {"cifar": "Images: CIFAR-10", "aspect": "Text: SemEval"}

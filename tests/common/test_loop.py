@@ -347,7 +347,7 @@ def test_a_run_whose_latest_checkpoint_is_damaged_has_its_best_one(tmp_path, cap
     plan, state = make_plan(tmp_path, epochs=2, select=None)
     best, _ = loop.run(state, plan)
     damage(tmp_path / "checkpoints" / "latest" / "10")
-    for said in ("latest/10 is damaged; best/10 is whole", ""):  # the second time it is deleted
+    for said in ("latest/10 is damaged; best/10 is whole", ""):  # the second time it is aside
         plan, state = make_plan(tmp_path, epochs=2, select=None)
         assert_same(best, loop.run(state, plan)[0])
         told = capsys.readouterr()

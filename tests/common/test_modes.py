@@ -28,12 +28,14 @@ def train(settings):
     ],
 )
 def test_other_flags_than_the_first_process_are_refused(monkeypatch, own, message):
-    monkeypatch.setattr(processes, "from_first", lambda action: {"rate": 0.25})
+    found = {"config": {}, "workdir": "x", "settings": {"rate": 0.25}}
+    monkeypatch.setattr(processes, "from_first", lambda action: found)
     with pytest.raises(InputError, match=message):
         train(own)
 
 
 def test_data_may_lie_elsewhere_in_another_process(monkeypatch):
-    first = iter([{"rate": 0.25, "data_dir": "a"}, {"config": {"rate": 0.25}, "workdir": "x"}])
-    monkeypatch.setattr(processes, "from_first", lambda action: next(first))
+    first = {"rate": 0.25, "data_dir": "a"}
+    found = {"config": {"rate": 0.25}, "workdir": "x", "settings": first}
+    monkeypatch.setattr(processes, "from_first", lambda action: found)
     assert train({"rate": 0.25, "data_dir": "b"})[0].rate == 0.25
