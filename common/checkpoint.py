@@ -3,7 +3,8 @@
     FOLDER/latest/STEP/   the last two states
     FOLDER/best/STEP/     the state that validation selected
 
-A run is resumed from the newest that is whole; a damaged one is renamed to STEP.damaged.
+A run is resumed from the newest that is whole; a damaged one is renamed to STEP.damaged, and one
+that is being replaced is STEP.kept meanwhile.
 Each holds the whole `TrainState`, as JSON the loop's progress, and a checksum of both, as orbax
 does not notice a bit that has changed on the disk. Orbax writes to a temporary folder and
 renames it, so a checkpoint is there completely or not at all.
@@ -16,7 +17,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -31,6 +32,13 @@ FULL = 1 << 20  # bytes that a checkpoint needs besides its arrays, and more
 _FIRST_ALONE = ocp.options.MultiprocessingOptions(
     primary_host=0, active_processes={0}, barrier_sync_key_prefix="first"
 )
+
+
+class Place(NamedTuple):
+    """Where a checkpoint is: `latest` or `best`, and its step."""
+
+    name: str
+    step: int
 
 
 class Checkpoints:
@@ -61,7 +69,7 @@ class Checkpoints:
 
     def newest_step(self, name: str) -> int | None:
         """The step of the newest complete checkpoint of that name, or None."""
-        return next(iter(self._steps(name)), None)
+        return next((place.step for place in self._places(name)), None)
 
     def save(self, name: str, state: TrainState, progress: dict[str, Any]) -> None:
         """Save under `latest` or `best`; a step that is there with this progress stays.
@@ -70,11 +78,13 @@ class Checkpoints:
             InputError: it cannot be written.
         """
         manager, step = self._manager(name), int(state.step)
-        path = self._folders[name] / str(step)
+        path = self._path(Place(name, step))
+        kept = path.with_name(f"{step}.kept")
         if step in manager.all_steps():
-            if self._progress(name, step) == progress:
+            if self._progress(Place(name, step)) == progress:
                 return
-            manager.delete(step)
+            path.rename(kept)
+            manager.reload()
         args = {
             "state": ocp.args.StandardSave(state),
             "progress": ocp.args.JsonSave(progress),
@@ -84,6 +94,7 @@ class Checkpoints:
         try:
             saved = manager.save(step, args=ocp.args.Composite(**args))
         except Exception as error:  # orbax raises many kinds, for a full disk ValueError
+            self.recover()
             size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
             full = shutil.disk_usage(self._folders[name]).free < size + FULL
             reason = "the disk is full" if full else " ".join(str(error).split())[:120]
@@ -92,15 +103,27 @@ class Checkpoints:
                 f"the last good checkpoint is {self.describe_newest()}"
             ) from None
         sys.unraisablehook = hook
+        shutil.rmtree(kept, ignore_errors=True)
         if not saved:
             raise InputError(f"{path} was not saved: {path.parent} holds later steps of a run")
 
+    def recover(self) -> None:
+        """Give the states whose replacement did not come to its end their names back."""
+        for name, folder in self._folders.items():
+            for kept in folder.glob("*.kept"):
+                path = kept.with_suffix("")
+                if path.exists():
+                    shutil.rmtree(kept, ignore_errors=True)
+                else:
+                    kept.rename(path)
+                    self._manager(name).reload()
+
     def restore(self, name: str, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
         """The newest whole state of `latest` or `best` and its progress; else as `resume`."""
-        if not self._steps(name):
+        if not self._places(name):
             remedy = "look for it by --resume" if self.exists() else "train the run first"
             raise InputError(f"{self._folders[name]} holds no checkpoint: {remedy}")
-        return self._newest_whole([(step, name) for step in self._steps(name)], like)[0]
+        return self._newest_whole(self._places(name), like)[0]
 
     def resume(self, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
         """The newest whole state of all and its progress, for a run that goes on.
@@ -117,7 +140,7 @@ class Checkpoints:
         places = self._newest_first()
         found, damaged = self._newest_whole(places, like)
         for place in places[len(damaged) + 1 :]:
-            if place[1] == "best" and self._try_read(place, like) is None:
+            if place.name == "best" and self._try_read(place, like) is None:
                 warn(f"{self._path(place)} is damaged")
                 damaged.append(place)
         for place in damaged:
@@ -128,27 +151,27 @@ class Checkpoints:
         self, step: int, epoch: int, like: TrainState
     ) -> tuple[TrainState, dict[str, Any]] | None:
         """The whole `latest` of that step if it is the end of that epoch, else None."""
-        found = self._try_read((step, "latest"), like)
+        found = self._try_read(Place("latest", step), like)
         return found if found and (found[1]["epoch"], found[1]["sums"]) == (epoch, {}) else None
 
-    def _set_aside(self, place: tuple[int, str]) -> None:
+    def _set_aside(self, place: Place) -> None:
         """Give a damaged checkpoint another name, as it may be whole to who knows more."""
         path = self._path(place)
         aside = path.with_name(f"{path.name}.damaged")
         shutil.rmtree(aside, ignore_errors=True)
         path.rename(aside)
-        self._manager(place[1]).reload()
+        self._manager(place.name).reload()
 
     def _newest_whole(
-        self, places: Sequence[tuple[int, str]], like: TrainState
-    ) -> tuple[tuple[TrainState, dict[str, Any]], list[tuple[int, str]]]:
+        self, places: Sequence[Place], like: TrainState
+    ) -> tuple[tuple[TrainState, dict[str, Any]], list[Place]]:
         """What the first place holds that can be read, and the damaged places before it."""
         for number, place in enumerate(places):
             if found := self._try_read(place, like):
                 for damaged in places[:number]:
-                    warn(f"{self._path(damaged)} is damaged; {place[1]}/{place[0]} is whole")
+                    warn(f"{self._path(damaged)} is damaged; {place.name}/{place.step} is whole")
                 return found, list(places[:number])
-        folders = " or ".join(dict.fromkeys(str(self._folders[name]) for _, name in places))
+        folders = " or ".join(dict.fromkeys(str(self._folders[place.name]) for place in places))
         others = set(self._newest_first()) - set(places)
         remedy = "look for another by --resume, or " if others else ""
         sys.unraisablehook = _ignore  # of coroutines that orbax leaves
@@ -157,51 +180,48 @@ class Checkpoints:
             f"config.json was changed; {remedy}restore the folder from a copy"
         )
 
-    def _try_read(
-        self, place: tuple[int, str], like: TrainState
-    ) -> tuple[TrainState, dict[str, Any]] | None:
+    def _try_read(self, place: Place, like: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
         """A state and its progress, None where they are damaged or missing."""
-        step, name = place
         try:
-            return self._read(name, step, like)
+            return self._read(place, like)
         except Exception as error:  # orbax raises many kinds for a damaged folder
             if is_out_of_memory(error):
                 raise
             return None
 
-    def _read(self, name: str, step: int, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
+    def _read(self, place: Place, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
         """A state and its progress; raises any kind of exception where they are damaged."""
         args = {"state": ocp.args.StandardRestore(like), "progress": ocp.args.JsonRestore()}
-        if (self._folders[name] / str(step) / "checksum").exists():  # else of an earlier version
+        if (self._path(place) / "checksum").exists():  # else of an earlier version
             args["checksum"] = ocp.args.JsonRestore()
-        found = self._manager(name).restore(step, args=ocp.args.Composite(**args))
+        found = self._manager(place.name).restore(place.step, args=ocp.args.Composite(**args))
         state, progress = found["state"], found["progress"]
         if "checksum" in args and found["checksum"]["sha256"] != checksum(state, progress):
             raise ValueError("the checksum differs")
         return state, progress
 
-    def _progress(self, name: str, step: int) -> Any:
+    def _progress(self, place: Place) -> Any:
         args = ocp.args.Composite(progress=ocp.args.JsonRestore())
-        return self._manager(name).restore(step, args=args)["progress"]
+        return self._manager(place.name).restore(place.step, args=args)["progress"]
 
-    def _steps(self, name: str) -> list[int]:
-        """The complete checkpoints, newest first, as their folders tell."""
+    def _places(self, name: str) -> list[Place]:
+        """The complete checkpoints of that name, newest first, as their folders tell."""
         folder = self._folders[name]
         found = folder.iterdir() if folder.is_dir() else ()
-        return sorted((int(path.name) for path in found if path.name.isdigit()), reverse=True)
+        steps = sorted((int(path.name) for path in found if path.name.isdigit()), reverse=True)
+        return [Place(name, step) for step in steps]
 
-    def _newest_first(self) -> list[tuple[int, str]]:
+    def _newest_first(self) -> list[Place]:
         """The complete checkpoints of both names; of one step, the latest before the best."""
-        steps = [(step, name) for name in self._folders for step in self._steps(name)]
-        return sorted(steps, key=lambda found: -found[0])
+        places = [place for name in self._folders for place in self._places(name)]
+        return sorted(places, key=lambda place: -place.step)
 
     def describe_newest(self) -> str:
         """The folder of the newest state, or "none"."""
         return next((str(self._path(place)) for place in self._newest_first()), "none")
 
-    def _path(self, place: tuple[int, str]) -> Path:
-        step, name = place
-        return self._folders[name] / str(step)
+    def _path(self, place: Place) -> Path:
+        return self._folders[place.name] / str(place.step)
 
 
 def _ignore(_: object) -> None:

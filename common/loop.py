@@ -61,7 +61,9 @@ def run(state: TrainState, plan: Plan) -> tuple[TrainState, Progress]:
 def _find_start(state: TrainState, like: Any, plan: Plan) -> tuple[TrainState, dict[str, Any]]:
     """The newest checkpoint's state and progress, or where there is none those of the start."""
     progress = Progress()
+    plan.checkpoints.recover()
     if not plan.checkpoints.exists():
+        _check_new(plan)
         return state, asdict(progress)
     state, saved = plan.checkpoints.resume(like)
     progress = Progress(**saved)
@@ -71,6 +73,16 @@ def _find_start(state: TrainState, like: Any, plan: Plan) -> tuple[TrainState, d
     say(f"resuming {plan.writer.folder} after step {int(state.step)} of {total}")
     _find_best(progress, like, plan)
     return state, asdict(progress)
+
+
+def _check_new(plan: Plan) -> None:
+    """InputError for a run that was further than its first epoch and has no checkpoint any more."""
+    folder = plan.writer.folder
+    if (finished := plan.writer.count_rows()) > 1:
+        raise InputError(
+            f"{folder} has {finished} finished epochs but no checkpoint any more: restore "
+            f"{folder / 'checkpoints'} from a copy, or train in another --workdir"
+        )
 
 
 def _find_best(progress: Progress, like: Any, plan: Plan) -> None:

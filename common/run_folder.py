@@ -58,23 +58,10 @@ def check_run(workdir: Path, config: Any, *, resume: bool) -> None:
             say(f"no run in {workdir} yet: starting it")
     elif resume:
         check_same(configs.load(type(config), path), config)
-        _check_kept(workdir)
     else:
         raise InputError(
             f"--workdir={workdir} already holds a run: continue it with --resume, or choose "
             "another folder"
-        )
-
-
-def _check_kept(workdir: Path) -> None:
-    """InputError for a run that was further than its first epoch and has no checkpoint any more."""
-    metrics = workdir / "metrics.jsonl"
-    finished = len(metrics.read_bytes().splitlines()) if metrics.exists() else 0
-    steps = (path.name.isdigit() for path in (workdir / "checkpoints").glob("*/*"))
-    if finished > 1 and not any(steps):
-        raise InputError(
-            f"{workdir} has {finished} finished epochs but no checkpoint any more: restore "
-            f"{workdir / 'checkpoints'} from a copy, or train in another --workdir"
         )
 
 

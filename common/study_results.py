@@ -18,6 +18,7 @@ from common.config import read_json
 from common.errors import InputError
 
 FILES = ("study.md", "study.csv", "bars.png", "curves.png")
+NOTED = {"study", "task", "question", "answer"}  # in study.json
 HEAD = """\
 # Results of the studies
 
@@ -47,11 +48,13 @@ def collect(runs: Path, target: Path, readme: Path | None = None) -> list[str]:
         The names of all studies in `target`.
 
     Raises:
-        InputError: `readme` has not the two marks.
+        InputError: a study.json is damaged, or `readme` has not the two marks.
     """
     for folder in sorted(runs.glob("study-*-cpu")):
         if (folder / "study.md").exists():
             note = read_json(folder / "study.json")
+            if not NOTED <= set(note):
+                raise InputError(f"{folder / 'study.json'} is damaged: run the study again")
             kept = target / note["study"]
             kept.mkdir(parents=True, exist_ok=True)
             for name in (*FILES, "study.json"):
@@ -119,7 +122,10 @@ def main() -> None:
     parser.add_argument("target", type=Path, help="such as docs/results")
     parser.add_argument("readme", type=Path, nargs="?", help="what shall have the table, too")
     arguments = parser.parse_args()
-    print("\n".join(collect(arguments.runs, arguments.target, arguments.readme)))
+    try:
+        print("\n".join(collect(arguments.runs, arguments.target, arguments.readme)))
+    except (InputError, OSError) as error:
+        parser.exit(2, f"{parser.prog}: {error}\n")
 
 
 if __name__ == "__main__":

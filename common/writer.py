@@ -38,6 +38,10 @@ class RunWriter:
         self._unwritten = False
         self._events: Path | None = None
 
+    def count_rows(self) -> int:
+        """How many rows, of finished epochs, an earlier start of the run has left."""
+        return len(self._path.read_bytes().splitlines()) if self._path.exists() else 0
+
     def open(self, finished_epochs: int) -> None:
         """Start writing after the rows of the epochs that are finished.
 

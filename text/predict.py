@@ -168,7 +168,7 @@ def as_json(prediction: Prediction, id: str) -> str:
 
 
 def as_text(prediction: Prediction, id: str) -> str:
-    """The sentence, and a line for each term."""
+    """The sentence, and a line for each term, for a terminal."""
     text = prediction.sentence.text
     rows = [
         (text[slice(*term.span)], f"{term.span.start}-{term.span.end}", f"{term.confidence:.3f}")
@@ -177,7 +177,7 @@ def as_text(prediction: Prediction, id: str) -> str:
     width = max((len(row[0]) for row in rows), default=0)
     lines = [f"    {term:<{width}}  {place:>9}  {chance}" for term, place, chance in rows]
     lines += [f"    {line}" for line in _alternatives(prediction)]
-    return "\n".join([text, *(lines or ["    no term"])])
+    return highlight.without_control("\n".join([text, *(lines or ["    no term"])]))
 
 
 def _alternatives(prediction: Prediction) -> list[str]:

@@ -177,6 +177,26 @@ def test_a_step_with_other_progress_is_written_anew(tmp_path):
     for epoch in (1, 2):
         Checkpoints(tmp_path).save("latest", state, PROGRESS | {"epoch": epoch})
     assert Checkpoints(tmp_path).restore("latest", abstract(state))[1]["epoch"] == 2
+    assert [path.name for path in (tmp_path / "latest").iterdir()] == ["1"]
+
+
+@pytest.mark.parametrize("end", ["fails", "is killed"])
+def test_a_step_that_is_not_written_anew_to_its_end_is_kept(tmp_path, monkeypatch, end):
+    [state] = make_states(1)
+    Checkpoints(tmp_path).save("latest", state, PROGRESS)
+    checkpoints = Checkpoints(tmp_path)
+    error = OSError if end == "fails" else KeyboardInterrupt
+
+    def fail(*_, **__):
+        raise error
+
+    with monkeypatch.context() as patch, pytest.raises((InputError, KeyboardInterrupt)):
+        patch.setattr(ocp.CheckpointManager, "save", fail)
+        checkpoints.save("latest", state, PROGRESS | {"epoch": 3})
+    assert checkpoints.exists() == (end == "fails")
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.recover()
+    assert_same(state, checkpoints.resume(abstract(state))[0])
 
 
 def test_half_written_checkpoints_do_not_count(tmp_path):

@@ -217,6 +217,20 @@ def test_weights_that_are_no_number_are_never_saved(tmp_path):
     assert not plan.checkpoints.exists()
 
 
+@pytest.mark.parametrize("epochs, refused", [(1, False), (2, True)])
+def test_a_run_that_has_lost_its_checkpoints_is_not_begun_anew(tmp_path, epochs, refused):
+    """After one epoch it may have been killed before its first checkpoint."""
+    run(tmp_path, epochs=epochs)
+    for folder in list((tmp_path / "checkpoints").glob("*/*")):
+        folder.rename(f"{folder}.damaged")
+    plan, state = make_plan(tmp_path, epochs=2)
+    if refused:
+        with pytest.raises(InputError, match="has 2 finished epochs but no checkpoint any more"):
+            loop.run(state, plan)
+    else:
+        assert loop.run(state, plan)[1].epoch == 2
+
+
 def test_eight_devices_run_the_same_loop(tmp_path):
     interrupted(tmp_path / "many", 7, signal.SIGTERM, device_count=8)
     many = run(tmp_path / "many", resume=True, device_count=8)[2]

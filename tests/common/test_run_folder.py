@@ -152,19 +152,6 @@ def test_the_commit_of_the_code(tmp_path, monkeypatch, change):
         assert code["dirty"] == (change == "changed")
 
 
-@pytest.mark.parametrize("rows, refused", [(0, False), (1, False), (2, True)])
-def test_a_run_that_has_lost_its_checkpoints_is_not_begun_anew(tmp_path, rows, refused):
-    """After one epoch it may have been killed before its first checkpoint."""
-    run_folder.open_run(tmp_path, Config(), INPUTS)
-    (tmp_path / "metrics.jsonl").write_text("{}\n" * rows)
-    (tmp_path / "checkpoints" / "latest" / "5.damaged").mkdir(parents=True)
-    if refused:
-        with pytest.raises(InputError, match="has 2 finished epochs but no checkpoint any more"):
-            run_folder.check_run(tmp_path, Config(), resume=True)
-        (tmp_path / "checkpoints" / "best" / "5").mkdir(parents=True)
-    run_folder.check_run(tmp_path, Config(), resume=True)
-
-
 def test_pictures_that_are_interrupted_are_told(tmp_path, capsys):
     def draw():
         raise KeyboardInterrupt

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from common.errors import InputError
-from common.study_results import BEGIN, END, FILES, collect
+from common.study_results import BEGIN, END, FILES, collect, main
 
 COLUMNS = "arm,metric,mean,deviation,reported,difference,difference_low,difference_high"
 
@@ -35,6 +35,17 @@ def test_finished_studies_are_collected(tmp_path):
     assert text.index("SemEval") < text.index("A-y?  \nno") and "not this" not in text
     assert collect(tmp_path / "empty", target) == ["A-y", "B-x"]
     assert (target / "README.md").read_text() == text
+
+
+def test_a_damaged_study_is_named_in_a_line(tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "runs" / "study-B-x-cpu"
+    finish(folder, "B-x", "cifar", "yes")
+    (folder / "study.json").write_text('{"study": "B-x"}')
+    monkeypatch.setattr("sys.argv", ["study_results", str(tmp_path / "runs"), str(tmp_path / "d")])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert f"{folder}/study.json is damaged: run the study again" in capsys.readouterr().err
 
 
 def test_the_table_beside_the_reports_is_written_into_the_readme(tmp_path):
