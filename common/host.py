@@ -4,11 +4,13 @@ the host tells: where caches are, what its processor can do."""
 import ctypes
 import os
 import platform
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
 # The parameters of mallopt(3), from glibc's malloc.h.
 M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8
+CPUINFO = Path("/proc/cpuinfo")
 ONEDNN_FLAG = "--xla_cpu_experimental_onednn_custom_call"
 # Earlier ones do not have oneDNN in their wheels.
 FIRST_WITH_ONEDNN = (0, 12)
@@ -94,9 +96,19 @@ def has_tpu(devices: Path = Path("/dev")) -> bool:
     return any(devices.glob("accel[0-9]*")) or "TPU_ACCELERATOR_TYPE" in os.environ
 
 
-def has_matrix_units(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+def has_bfloat16(cpuinfo: Path = CPUINFO) -> bool:
+    """Whether the processor multiplies bfloat16 numbers, in vectors or matrices, as Linux tells."""
+    return has_matrix_units(cpuinfo) or _has_feature("avx512_bf16", cpuinfo)
+
+
+def has_matrix_units(cpuinfo: Path = CPUINFO) -> bool:
     """Whether the processor multiplies bfloat16 matrices in hardware (AMX), as Linux tells."""
-    return cpuinfo.exists() and "amx_bf16" in cpuinfo.read_text()
+    return _has_feature("amx_bf16", cpuinfo)
+
+
+@cache
+def _has_feature(name: str, cpuinfo: Path) -> bool:
+    return cpuinfo.exists() and name in cpuinfo.read_text()
 
 
 def onednn_is_used() -> bool:

@@ -18,7 +18,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceShardin
 
 from common import processes
 from common.errors import InputError
-from common.host import has_matrix_units, onednn_is_used, prepare_host, unused_accelerator
+from common.host import has_bfloat16, onednn_is_used, prepare_host, unused_accelerator
 from common.program_cache import keep_programs
 from common.writer import say, warn
 
@@ -171,10 +171,10 @@ def default_is_cpu() -> bool:
 
 
 def fast_bfloat16(devices: Devices) -> bool:
-    """Whether bfloat16 is worth having: TPUs, GPUs from Ampere (compute 8.0) on, CPUs with AMX."""
+    """Whether bfloat16 is worth having: TPUs, GPUs from Ampere (compute 8.0) on, CPUs with it."""
     device = devices.devices[0]
     if device.platform == "tpu":
         return True
     if devices.on_cpu:
-        return has_matrix_units() and onednn_is_used()
+        return has_bfloat16() and onednn_is_used()
     return float(getattr(device, "compute_capability", 0) or 0) >= 8.0

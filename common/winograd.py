@@ -147,9 +147,13 @@ def forward(x: Array, kernel: Array, m: int, chunk: int) -> Array:
 
 
 def kernel_gradient(x: Array, dy: Array, m: int, chunk: int) -> Array:
-    """The gradient [3, 3, C, K] for the kernel, from x and the gradient dy [B, H, W, K]."""
+    """The gradient [3, 3, C, K] for the kernel, from x and the gradient dy [B, H, W, K].
+
+    In float32 whatever their types: tiles in bfloat16 would make it 3 to 5 % wrong.
+    """
 
     def product(x: Array, dy: Array) -> Array:
+        x, dy = x.astype(jnp.float32), dy.astype(jnp.float32)
         return jnp.einsum("tnc,tnk->tck", input_tiles(x, m), gradient_tiles(dy, m))
 
     total = add_up(product, x, dy, chunk)

@@ -36,8 +36,9 @@ def test_direct_equals_lax(size):
     check_same(convolution.conv3x3_direct, by_lax(), *arrays(3, size, 5, 7))
 
 
-@pytest.mark.parametrize("stride", [1, 2])
-def test_bfloat16_is_as_near_as_bfloat16_can_be(monkeypatch, stride):
+@pytest.mark.parametrize("stride, matrix_units", [(1, False), (1, True), (2, False)])
+def test_bfloat16_is_as_near_as_bfloat16_can_be(monkeypatch, stride, matrix_units):
+    monkeypatch.setattr(convolution, "has_matrix_units", lambda: matrix_units)
     monkeypatch.setattr(convolution, "onednn_is_used", lambda: True)
     x, kernel = (a.astype(jnp.bfloat16) for a in arrays(4, 8, 32, 48))
     padding = ((1, 1), (1, 1))

@@ -65,7 +65,7 @@ def test_onednn_is_asked_for_where_it_is(monkeypatch, version, before, after):
     assert host.onednn_is_used() == after.endswith("=true")
 
 
-@pytest.mark.skipif(not host.has_matrix_units(), reason="oneDNN leaves bfloat16 to XLA here")
+@pytest.mark.skipif(not host.has_bfloat16(), reason="oneDNN leaves bfloat16 to XLA here")
 def test_where_onednn_is_asked_for_xla_calls_it():
     environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
     answer = subprocess.check_output(
@@ -74,13 +74,21 @@ def test_where_onednn_is_asked_for_xla_calls_it():
     assert answer.split() in (["True", "True"], ["False", "False"])
 
 
-def test_matrix_units_are_read_from_the_system(tmp_path):
+@pytest.mark.parametrize(
+    "flags, bfloat16, matrix_units",
+    [
+        (None, False, False),
+        ("fpu avx512f", False, False),
+        ("fpu avx512f avx512_bf16", True, False),
+        ("fpu amx_bf16 amx_tile", True, True),
+    ],
+)
+def test_what_the_processor_can_is_read_from_the_system(tmp_path, flags, bfloat16, matrix_units):
     cpuinfo = tmp_path / "cpuinfo"
-    assert not host.has_matrix_units(cpuinfo)
-    cpuinfo.write_text("flags : fpu avx512f\n")
-    assert not host.has_matrix_units(cpuinfo)
-    cpuinfo.write_text("flags : fpu amx_bf16 amx_tile\n")
-    assert host.has_matrix_units(cpuinfo)
+    if flags:
+        cpuinfo.write_text(f"flags : {flags}\n")
+    assert host.has_bfloat16(cpuinfo) == bfloat16
+    assert host.has_matrix_units(cpuinfo) == matrix_units
 
 
 def test_an_accelerator_that_jax_cannot_use_is_named_with_the_remedy(monkeypatch, tmp_path):

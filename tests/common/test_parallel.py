@@ -152,7 +152,7 @@ def test_description():
 @pytest.mark.parametrize("units", [False, True])
 @pytest.mark.parametrize("onednn", [False, True])
 def test_bfloat16_is_fast_on_a_cpu_with_units_and_a_library_for_it(monkeypatch, units, onednn):
-    monkeypatch.setattr(parallel, "has_matrix_units", lambda: units)
+    monkeypatch.setattr(parallel, "has_bfloat16", lambda: units)
     monkeypatch.setattr(parallel, "onednn_is_used", lambda: onednn)
     assert fast_bfloat16(local_devices(1)) == (units and onednn)
     config = TrainingConfig("task", "config", "model")
