@@ -15,7 +15,8 @@ import json
 import logging
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -78,13 +79,10 @@ class Checkpoints:
             InputError: it cannot be written.
         """
         manager, step = self._manager(name), int(state.step)
-        path = self._path(Place(name, step))
-        kept = path.with_name(f"{step}.kept")
-        if step in manager.all_steps():
-            if self._progress(Place(name, step)) == progress:
-                return
-            path.rename(kept)
-            manager.reload()
+        place = Place(name, step)
+        path = self._path(place)
+        if step in manager.all_steps() and self._progress(place) == progress:
+            return
         args = {
             "state": ocp.args.StandardSave(state),
             "progress": ocp.args.JsonSave(progress),
@@ -92,9 +90,9 @@ class Checkpoints:
         }
         hook, sys.unraisablehook = sys.unraisablehook, _ignore  # of threads that a failure leaves
         try:
-            saved = manager.save(step, args=ocp.args.Composite(**args))
+            with self._replacing(place):
+                saved = manager.save(step, args=ocp.args.Composite(**args))
         except Exception as error:  # orbax raises many kinds, for a full disk ValueError
-            self.recover()
             size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
             full = shutil.disk_usage(self._folders[name]).free < size + FULL
             reason = "the disk is full" if full else " ".join(str(error).split())[:120]
@@ -103,15 +101,30 @@ class Checkpoints:
                 f"the last good checkpoint is {self.describe_newest()}"
             ) from None
         sys.unraisablehook = hook
-        shutil.rmtree(kept, ignore_errors=True)
         if not saved:
             raise InputError(f"{path} was not saved: {path.parent} holds later steps of a run")
+
+    @contextmanager
+    def _replacing(self, place: Place) -> Iterator[None]:
+        """What is there has another name meanwhile, and its own again unless there is a new one."""
+        path = self._path(place)
+        if path.exists():
+            kept = path.with_name(f"{path.name}.kept")
+            shutil.rmtree(kept, ignore_errors=True)
+            path.rename(kept)
+            self._manager(place.name).reload()
+        try:
+            yield
+        finally:
+            self.recover()
 
     def recover(self) -> None:
         """Give the states whose replacement did not come to its end their names back."""
         for name, folder in self._folders.items():
             for kept in folder.glob("*.kept"):
                 path = kept.with_suffix("")
+                if not path.name.isdigit() or not kept.is_dir():
+                    continue
                 if path.exists():
                     shutil.rmtree(kept, ignore_errors=True)
                 else:

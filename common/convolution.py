@@ -2,8 +2,8 @@
 
     float32    3x3, stride 1     Winograd's method, common/winograd.py
     bfloat16   3x3, stride 1     oneDNN's convolution, also as the input's gradient; the kernel's
-                                 gradient by Winograd's method, with matrix units (AMX) and on
-                                 small maps as three matrix products
+                                 gradient by Winograd's method where `by_winograd` says so, else
+                                 as three matrix products
     both       3x3, stride 2     XLA's or oneDNN's convolution, gradients by matrix products
     both       1x1, stride 2     a matrix product of every second pixel
 
@@ -73,8 +73,8 @@ def by_winograd(x: Array, kernel: Array) -> bool:
     Of 64 channels on 32x32 maps (B 128, two cores of an EPYC without AMX) it takes 13 ms, by
     matrix products 20; of 512 channels on 4x4 maps 17 and 13.
     """
-    plain = x.shape[1] % 4 == x.shape[2] % 4 == 0 and min(kernel.shape[2:]) >= LEAST_CHANNELS
-    return plain and tile_size(x) == 4 and not has_matrix_units()
+    wide = min(kernel.shape[2:]) >= LEAST_CHANNELS
+    return wide and tile_size(x) == 4 and not has_matrix_units()
 
 
 conv3x3_direct.defvjp(

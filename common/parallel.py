@@ -171,7 +171,10 @@ def default_is_cpu() -> bool:
 
 
 def fast_bfloat16(devices: Devices) -> bool:
-    """Whether bfloat16 is worth having: TPUs, GPUs from Ampere (compute 8.0) on, CPUs with it."""
+    """Whether bfloat16 is worth having.
+
+    TPUs, GPUs from Ampere (compute 8.0) on, CPUs that multiply it if XLA calls oneDNN.
+    """
     device = devices.devices[0]
     if device.platform == "tpu":
         return True

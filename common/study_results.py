@@ -52,14 +52,11 @@ def collect(runs: Path, target: Path, readme: Path | None = None) -> list[str]:
     """
     for folder in sorted(runs.glob("study-*-cpu")):
         if (folder / "study.md").exists():
-            note = read_json(folder / "study.json")
-            if not NOTED <= set(note):
-                raise InputError(f"{folder / 'study.json'} is damaged: run the study again")
-            kept = target / note["study"]
+            kept = target / _read_note(folder / "study.json")["study"]
             kept.mkdir(parents=True, exist_ok=True)
             for name in (*FILES, "study.json"):
                 shutil.copyfile(folder / name, kept / name)
-    found = [read_json(path) for path in sorted(target.glob("*/study.json"))]
+    found = [_read_note(path) for path in sorted(target.glob("*/study.json"))]
     table = beside_reports(target, [note["study"] for note in found])
     (target / "README.md").write_text(index(found, table), encoding="utf-8")
     if readme is not None:
@@ -70,6 +67,13 @@ def collect(runs: Path, target: Path, readme: Path | None = None) -> list[str]:
         here = table.replace("](", f"]({target.as_posix()}/")
         readme.write_text(f"{parts[0]}{here}{parts[1]}", encoding="utf-8")
     return [note["study"] for note in found]
+
+
+def _read_note(path: Path) -> dict[str, Any]:
+    note = read_json(path)
+    if not NOTED <= set(note):
+        raise InputError(f"{path} is damaged: run the study again")
+    return note
 
 
 def beside_reports(target: Path, names: list[str]) -> str:

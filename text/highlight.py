@@ -13,8 +13,7 @@ from text.sentences import Span
 # Dark on light in every theme; the line below a term is there for who cannot tell the colours.
 INK, PAPER, LINE = "#1A1A1A", "#FFE7A3", "#8A4500"
 UNSURE = 0.5  # terms of a lower confidence have a broken line
-# Which HTML does not allow, and a terminal obeys.
-CONTROL = re.compile(r"[\0-\x08\x0b\x0e-\x1f\x7f-\x9f]")
+CONTROL = re.compile(r"[\0-\x08\x0b\x0e-\x1f\x7f-\x9f]")  # which HTML does not allow
 
 HEADER = f"""<!DOCTYPE html>
 <html lang="en">
@@ -44,14 +43,9 @@ just these bounds. Below {UNSURE} the line is broken.</p>"""
 FOOTER = "</div>\n</body>\n</html>"
 
 
-def without_control(text: str) -> str:
-    """The text, each control character as the sign for what cannot be shown."""
-    return CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
-
-
 def escape(text: str) -> str:
-    """As HTML, without control characters."""
-    return html.escape(without_control(text))
+    """As HTML, a control character as the sign for what cannot be shown."""
+    return html.escape(CONTROL.sub("\N{REPLACEMENT CHARACTER}", text))
 
 
 def mark(text: str, marks: Iterable[tuple[Span, float]], alternatives: Sequence[str] = ()) -> str:

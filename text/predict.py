@@ -16,6 +16,8 @@ from text import conll, corpus_files, decoding, highlight, semeval
 from text.evaluate import Ensemble
 from text.sentences import Sentence, Span
 
+# What a terminal obeys, or would end a line of ours.
+CONTROL = re.compile(r"[\0-\x1f\x7f-\x9f]")
 # Sentences tagged and printed at a time.
 CHUNK = 256
 
@@ -164,25 +166,26 @@ def as_json(prediction: Prediction, id: str) -> str:
             {"probability": chance, "terms": [_term(text, span) for span in spans]}
             for chance, spans in prediction.alternatives
         ]
-    return json.dumps(line, ensure_ascii=False)
+    shown = json.dumps(line, ensure_ascii=False)  # which leaves some control characters
+    return CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", shown)
 
 
 def as_text(prediction: Prediction, id: str) -> str:
     """The sentence, and a line for each term, for a terminal."""
-    text = prediction.sentence.text
+    # Of as many characters, so that the offsets stay.
+    text = CONTROL.sub("\N{REPLACEMENT CHARACTER}", prediction.sentence.text)
     rows = [
         (text[slice(*term.span)], f"{term.span.start}-{term.span.end}", f"{term.confidence:.3f}")
         for term in prediction.terms
     ]
     width = max((len(row[0]) for row in rows), default=0)
     lines = [f"    {term:<{width}}  {place:>9}  {chance}" for term, place, chance in rows]
-    lines += [f"    {line}" for line in _alternatives(prediction)]
-    return highlight.without_control("\n".join([text, *(lines or ["    no term"])]))
+    lines += [f"    {line}" for line in _alternatives(text, prediction)]
+    return "\n".join([text, *(lines or ["    no term"])])
 
 
-def _alternatives(prediction: Prediction) -> list[str]:
-    """A line for each of the best taggings that were asked for."""
-    text = prediction.sentence.text
+def _alternatives(text: str, prediction: Prediction) -> list[str]:
+    """A line for each of the best taggings that were asked for, of the text as it is shown."""
     return [
         f"probability {chance:.3f}: "
         + (", ".join(text[slice(*span)] for span in spans) or "no term")
@@ -201,7 +204,7 @@ def as_html(prediction: Prediction, id: str) -> str:
     text = prediction.sentence.text
     confidence = {text[slice(*term.span)]: term.confidence for term in prediction.terms}
     marks = [(span, confidence[text[slice(*span)]]) for span in prediction.sentence.spans]
-    return highlight.mark(text, marks, _alternatives(prediction))
+    return highlight.mark(text, marks, _alternatives(text, prediction))
 
 
 _FORMS = {"text": as_text, "jsonl": as_json, "xml": as_xml, "html": as_html}

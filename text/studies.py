@@ -60,6 +60,8 @@ def _budgets(
     }
 
 
+# Where layers differ in width, some would be in bfloat16 by themselves and others not.
+_ONE_PRECISION = {"precision": "float32"}
 _SHORT_A = {"embedding_size": 50, "epochs": 6}
 _QUARTER_A, _NOTE_QUARTER = {"hidden_size": "128"}, "A quarter of report A's hidden size."
 _LENGTHS = {35: 5, 50: 7, 100: 14, 500: 67}  # epochs of about 400 steps on laptop14, by batch
@@ -69,6 +71,7 @@ _REPORT_A = [
         name="A-tagger",
         question="How good is report A's BiLSTM with a CRF, and what would have made it better?",
         source="report A",
+        base=_ONE_PRECISION,
         arms={
             "report A": {"config": "report_a"},
             "with dropout": {"config": "report_a", "dropout": 0.5},
@@ -121,7 +124,7 @@ _REPORT_A = [
         name="A-hidden",
         question="How large should the LSTM of report A's tagger be, after few steps?",
         source="report A",
-        base={"config": "report_a"},
+        base={"config": "report_a"} | _ONE_PRECISION,
         arms={f"hidden {size}": {"hidden_size": str(size)} for size in (32, 64, 128, 256, 512)},
         baseline="hidden 512",
         metric="test/keyword_f1",
@@ -303,7 +306,7 @@ _FURTHER = [
         name="hidden",
         question="How large should the LSTM of report A's tagger be, when it is trained?",
         source="what report A should have asked",
-        base={"config": "report_a"},
+        base={"config": "report_a"} | _ONE_PRECISION,
         arms={f"hidden {size}": {"hidden_size": str(size)} for size in (32, 64, 128, 256, 512)},
         baseline="hidden 512",
         metric="test/keyword_f1",

@@ -193,10 +193,25 @@ def test_a_step_that_is_not_written_anew_to_its_end_is_kept(tmp_path, monkeypatc
     with monkeypatch.context() as patch, pytest.raises((InputError, KeyboardInterrupt)):
         patch.setattr(ocp.CheckpointManager, "save", fail)
         checkpoints.save("latest", state, PROGRESS | {"epoch": 3})
-    assert checkpoints.exists() == (end == "fails")
+    assert checkpoints.describe_newest() == str(tmp_path / "latest" / "1")
+    assert_same(state, checkpoints.resume(abstract(state))[0])
+
+
+@pytest.mark.parametrize("written", [False, True])
+def test_a_run_that_was_killed_in_a_replacement_goes_on_from_one_of_both(tmp_path, written):
+    [state] = make_states(1)
+    for epoch in (1, 2) if written else (1,):
+        Checkpoints(tmp_path).save("latest", state, PROGRESS | {"epoch": epoch})
+        if epoch == 1:
+            shutil.copytree(tmp_path / "latest" / "1", tmp_path / "latest" / "1.old")
+    if not written:
+        shutil.rmtree(tmp_path / "latest" / "1")
+    (tmp_path / "latest" / "1.old").rename(tmp_path / "latest" / "1.kept")
+    (tmp_path / "latest" / "mine.kept").mkdir()
     checkpoints = Checkpoints(tmp_path)
     checkpoints.recover()
-    assert_same(state, checkpoints.resume(abstract(state))[0])
+    assert checkpoints.resume(abstract(state))[1]["epoch"] == (2 if written else 1)
+    assert sorted(path.name for path in (tmp_path / "latest").iterdir()) == ["1", "mine.kept"]
 
 
 def test_half_written_checkpoints_do_not_count(tmp_path):

@@ -45,6 +45,22 @@ def test_bfloat16_is_as_near_as_bfloat16_can_be(monkeypatch, stride, matrix_unit
     check_same(by_module(stride, padding), by_lax(stride, padding), x, kernel, 1e-2)
 
 
+@pytest.mark.parametrize(
+    "size, channels, matrix_units, expected",
+    [
+        (32, 64, False, True),
+        (32, 64, True, False),
+        (4, 64, False, False),
+        (7, 64, False, False),
+        (32, 3, False, False),
+    ],
+)
+def test_winograd_is_taken_where_it_is_faster(monkeypatch, size, channels, matrix_units, expected):
+    monkeypatch.setattr(convolution, "has_matrix_units", lambda: matrix_units)
+    x, kernel = arrays(1, size, channels, 64)
+    assert convolution.by_winograd(x, kernel) == expected
+
+
 @pytest.mark.parametrize("padding", ["SAME", ((1, 1), (1, 1))])
 def test_dispatch_takes_the_fast_form(padding):
     x, kernel = arrays(2, 8, 32, 48)

@@ -134,8 +134,11 @@ def test_text_shows_terms_with_offsets_and_confidence(runs, capsys):
 
 
 def test_what_a_terminal_would_obey_is_not_printed(runs, capsys):
-    lines = run_predict(capsys, runs, "The \x1b[31mfood\x1b[0m was\x9b2J good")
-    assert lines[0] == "The \ufffd[31mfood\ufffd[0m was\ufffd2J good"
+    text = "The \x1b[31mfood\x1b[0m was\x9b2J good\rbad\nfood"
+    lines = run_predict(capsys, runs, text)
+    assert lines[0] == "The \ufffd[31mfood\ufffd[0m was\ufffd2J good\ufffdbad\ufffdfood"
+    [line] = run_predict(capsys, runs, text, format="jsonl")
+    assert json.loads(line)["text"] == text and line.isprintable()
 
 
 def test_a_run_folder_is_all_that_is_needed(runs, capsys, tmp_path):

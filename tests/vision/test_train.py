@@ -45,6 +45,17 @@ def prepare(folder, dataset, **flags):
     return *training.make_plan(config, dataset, classifier, *parts), classifier
 
 
+@pytest.mark.parametrize(
+    "width, matrix_units, half", [(1, False, True), (0.25, False, False), (0.25, True, True)]
+)
+def test_bfloat16_is_chosen_where_it_is_faster(monkeypatch, width, matrix_units, half):
+    monkeypatch.setattr("common.training.fast_bfloat16", lambda devices: True)
+    monkeypatch.setattr("vision.classifier.has_matrix_units", lambda: matrix_units)
+    config = make_config({"model": "cnn", "width": width, "devices": 1})
+    classifier = make_classifier(config, ("a", "b"), np.zeros(3), np.ones(3))
+    assert (classifier.precision == "bfloat16") == half
+
+
 def take_steps(plan, state, steps):
     """Losses of the steps, the state after the first of them and after the last."""
     state = plan.devices.replicate(state)
