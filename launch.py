@@ -33,6 +33,7 @@ from common.errors import (
     one_line,
 )
 from common.signals import stop_with_parent
+from common.writer import lost_lines
 
 FLAGS = flags.FLAGS
 TASKS = {"cifar": "vision.commands", "aspect": "text.commands"}
@@ -193,6 +194,7 @@ def run_to_exit_status(program: Callable[[], None]) -> int:
     """Call `program`; an error meant for a person becomes one line and a status."""
     try:
         program()
+        _flush_output()
     except InputError as error:
         return _fail(error, 2)
     except (DivergedError, FailedRunsError, LostProcessError) as error:
@@ -214,6 +216,29 @@ def run_to_exit_status(program: Callable[[], None]) -> int:
     return 0
 
 
+def _flush_output() -> None:
+    """Write what standard output still holds; InputError if a line of it is lost."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        lost_lines.append(str(error.strerror))
+    if lost_lines:
+        raise InputError(f"all is done, but the lines told are not complete: {lost_lines[0]}")
+
+
+def _open_streams() -> None:
+    """Give the program its three standard streams, of which a daemon's may be closed."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            file = os.open(os.devnull, os.O_RDWR)
+            if file != number:
+                os.dup2(file, number)
+            setattr(sys, name, open(number, "w" if number else "r", closefd=False))
+
+
 def _fail(message: object, status: int) -> int:
     print(f"launch.py: {one_line(message)}", file=sys.stderr, flush=True)
     return status
@@ -231,6 +256,7 @@ def end(status: int) -> NoReturn:
 
 
 if __name__ == "__main__":
+    _open_streams()
     # A file's name need not be UTF-8, and not every terminal shows every character.
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:

@@ -13,6 +13,7 @@ renames it, so a checkpoint is there completely or not at all.
 import hashlib
 import json
 import logging
+import re
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -28,6 +29,7 @@ from common.errors import InputError, is_out_of_memory
 from common.state import TrainState
 from common.writer import warn
 
+STEP = re.compile("0|[1-9][0-9]*")  # the names of checkpoints' folders
 FULL = 1 << 20  # bytes that a checkpoint needs besides its arrays, and more
 # Of several processes only the first writes and reads; orbax would wait for the others.
 _FIRST_ALONE = ocp.options.MultiprocessingOptions(
@@ -49,6 +51,7 @@ class Checkpoints:
         # Orbax logs every save, and tracebacks of a failed one; a person reads one line instead.
         for logger in ("absl", "asyncio"):
             logging.getLogger(logger).setLevel(logging.CRITICAL)
+        sys.excepthook = _show_exception
         self._folders = {name: folder.absolute() / name for name in ("latest", "best")}
         self._managers: dict[str, ocp.CheckpointManager] = {}
 
@@ -108,28 +111,40 @@ class Checkpoints:
     def _replacing(self, place: Place) -> Iterator[None]:
         """What is there has another name meanwhile, and its own again unless there is a new one."""
         path = self._path(place)
+        kept = path.with_name(f"{path.name}.kept")
         if path.exists():
-            kept = path.with_name(f"{path.name}.kept")
             shutil.rmtree(kept, ignore_errors=True)
             path.rename(kept)
             self._manager(place.name).reload()
         try:
             yield
         finally:
-            self.recover()
+            if path.exists():
+                shutil.rmtree(kept, ignore_errors=True)
+            elif kept.exists():
+                self._put_back(kept, place)
 
-    def recover(self) -> None:
-        """Give the states whose replacement did not come to its end their names back."""
+    def recover(self, like: TrainState) -> None:
+        """Give the states whose replacement did not come to its end their names back.
+
+        Args:
+            like: the state's shapes and types; what replaced a state must be whole.
+        """
         for name, folder in self._folders.items():
             for kept in folder.glob("*.kept"):
-                path = kept.with_suffix("")
-                if not path.name.isdigit() or not kept.is_dir():
+                if not STEP.fullmatch(kept.stem) or not kept.is_dir():
                     continue
-                if path.exists():
+                place = Place(name, int(kept.stem))
+                if self._try_read(place, like):
                     shutil.rmtree(kept, ignore_errors=True)
-                else:
-                    kept.rename(path)
-                    self._manager(name).reload()
+                    continue
+                if self._path(place).exists():
+                    self._set_aside(place)
+                self._put_back(kept, place)
+
+    def _put_back(self, kept: Path, place: Place) -> None:
+        kept.rename(self._path(place))
+        self._manager(place.name).reload()
 
     def restore(self, name: str, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
         """The newest whole state of `latest` or `best` and its progress; else as `resume`."""
@@ -170,9 +185,8 @@ class Checkpoints:
     def _set_aside(self, place: Place) -> None:
         """Give a damaged checkpoint another name, as it may be whole to who knows more."""
         path = self._path(place)
-        aside = path.with_name(f"{path.name}.damaged")
-        shutil.rmtree(aside, ignore_errors=True)
-        path.rename(aside)
+        names = [f"{path.name}.damaged{n}" for n in ("", *range(2, 1000))]
+        path.rename(next(p for p in map(path.with_name, names) if not p.exists()))
         self._manager(place.name).reload()
 
     def _newest_whole(
@@ -211,6 +225,8 @@ class Checkpoints:
         state, progress = found["state"], found["progress"]
         if "checksum" in args and found["checksum"]["sha256"] != checksum(state, progress):
             raise ValueError("the checksum differs")
+        if int(state.step) != place.step:
+            raise ValueError("the folder was renamed")
         return state, progress
 
     def _progress(self, place: Place) -> Any:
@@ -220,8 +236,8 @@ class Checkpoints:
     def _places(self, name: str) -> list[Place]:
         """The complete checkpoints of that name, newest first, as their folders tell."""
         folder = self._folders[name]
-        found = folder.iterdir() if folder.is_dir() else ()
-        steps = sorted((int(path.name) for path in found if path.name.isdigit()), reverse=True)
+        names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+        steps = sorted((int(step) for step in names if STEP.fullmatch(step)), reverse=True)
         return [Place(name, step) for step in steps]
 
     def _newest_first(self) -> list[Place]:
@@ -239,6 +255,15 @@ class Checkpoints:
 
 def _ignore(_: object) -> None:
     pass
+
+
+_shown_before = sys.excepthook
+
+
+def _show_exception(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    """Without those of threads that orbax leaves after it could not read a damaged folder."""
+    if str(error) != "Event loop is closed":
+        _shown_before(kind, error, trace)
 
 
 def checksum(state: TrainState, progress: dict[str, Any]) -> str:

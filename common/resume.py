@@ -23,7 +23,7 @@ def find_start(state: TrainState, like: Any, plan: Plan) -> tuple[TrainState, di
         InputError: no checkpoint can be read, all are lost, or the best one of a finished run.
     """
     progress = Progress()
-    plan.checkpoints.recover()
+    plan.checkpoints.recover(like)
     if not plan.checkpoints.exists():
         _check_new(plan)
         return state, asdict(progress)
@@ -32,6 +32,13 @@ def find_start(state: TrainState, like: Any, plan: Plan) -> tuple[TrainState, di
     if progress.best_epoch == progress.epoch > 0 and not progress.sums:
         plan.checkpoints.save("best", state, saved)
     total = plan.epochs * plan.steps_per_epoch
+    done = int(state.step) - progress.epoch * plan.steps_per_epoch  # of the next epoch
+    if not (0 < done <= plan.steps_per_epoch if progress.sums else done == 0):
+        raise InputError(
+            f"{plan.writer.folder} has {progress.epoch} finished epochs at step {int(state.step)}, "
+            f"which are not of {plan.steps_per_epoch} steps: config.json or the data were changed; "
+            "restore them from a copy"
+        )
     say(f"resuming {plan.writer.folder} after step {int(state.step)} of {total}")
     _find_best(progress, like, plan)
     return state, asdict(progress)

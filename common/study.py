@@ -6,6 +6,7 @@ common/study_table.py compares them, common/study_page.py writes what comes out.
 """
 
 import re
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -126,8 +127,16 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether the run has its summary, which is written last."""
-        return (self.folder / "summary.json").exists()
+        """Whether the run has its summary, which is written last, and both files are whole.
+
+        Else the run is to be resumed, which writes them again without training.
+        """
+        counts = self.folder / "test_counts.npz"
+        try:
+            self.read_summary()
+        except InputError:
+            return False
+        return not counts.exists() or zipfile.is_zipfile(counts)
 
     def read_summary(self) -> dict[str, Any]:
         """What a finished run found."""

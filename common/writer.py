@@ -6,7 +6,7 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TextIO
 
 from common.errors import InputError
 
@@ -14,14 +14,31 @@ from common.errors import InputError
 PLAIN_SECONDS = 30.0
 
 
+# What a standard stream did not take, and why.
+lost_lines: list[str] = []
+
+
 def say(message: str) -> None:
-    """A line for the person, at once even through a pipe."""
-    print(message, flush=True)
+    """A line for the person, at once even through a pipe.
+
+    What is computed matters more: where a full disk takes no line, the program goes on, and the
+    launcher says so at its end.
+    """
+    _print(message, sys.stdout)
 
 
 def warn(message: str) -> None:
     """A line beside the output proper."""
-    print(message, file=sys.stderr, flush=True)
+    _print(message, sys.stderr)
+
+
+def _print(message: str, stream: TextIO) -> None:
+    try:
+        print(message, file=stream, flush=True)
+    except BrokenPipeError:  # who read it is gone
+        raise
+    except OSError as error:
+        lost_lines.append(f"{error.strerror}: {message[:80]}")
 
 
 class RunWriter:
@@ -50,9 +67,15 @@ class RunWriter:
         """
         if self._path.exists():
             rows = [
-                _parse_row(line) for line in self._path.read_text("utf-8", "replace").splitlines()
+                parse_row(line) for line in self._path.read_text("utf-8", "replace").splitlines()
             ]
-            self.history = [row for row in rows if row and row["epoch"] <= finished_epochs]
+            kept = {row["epoch"]: row for row in rows if row and row["epoch"] <= finished_epochs}
+            self.history = [kept[epoch] for epoch in sorted(kept)]
+        if len(self.history) < finished_epochs:
+            warn(
+                f"{self._path} has rows of {len(self.history)} of the {finished_epochs} finished "
+                "epochs: curves and summary.json will lack the others"
+            )
         try:
             self._rewrite()
             self._events = _open_events(self.folder / "tensorboard", self.history)
@@ -140,14 +163,15 @@ def _append_event(path: Path, event: Any) -> None:
         file.write(b"".join((length, next(sums), content, next(sums))))
 
 
-def _parse_row(line: str) -> dict[str, Any] | None:
-    """A row, or None for a line that a killed process left incomplete."""
+def parse_row(line: str) -> dict[str, Any] | None:
+    """A row, or None for a line that a killed process left incomplete or somebody changed."""
     try:
         row = json.loads(line)
-        whole = isinstance(row, dict) and all(type(row.get(k)) is int for k in ("epoch", "step"))
-        return row if whole else None
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
+    whole = isinstance(row, dict) and all(type(v) in (int, float) for v in row.values())
+    counted = whole and all(type(row.get(k)) is int for k in ("epoch", "step"))
+    return row if counted and 0 < row["epoch"] <= row["step"] < 2**63 else None
 
 
 class EpochBar:

@@ -176,6 +176,23 @@ def test_resuming_on_other_data_is_refused(call, tmp_path):
 
 
 @pytest.mark.parametrize(
+    "redirection, status, line",
+    [
+        (">/dev/full", 2, "all is done, but the lines told are not complete: No space left on"),
+        (">&-", 0, None),
+        ("<&-", 0, None),
+    ],
+)
+def test_standard_streams_that_are_full_or_closed(redirection, status, line):
+    command = f"exec '{sys.executable}' launch.py --study=list {redirection}"
+    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == status
+    assert [part.startswith(f"launch.py: {line}") for part in done.stderr.splitlines()] == (
+        [True] if line else []
+    )
+
+
+@pytest.mark.parametrize(
     "error, status",
     [
         (InputError("x"), 2),

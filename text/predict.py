@@ -18,6 +18,7 @@ from text.sentences import Sentence, Span
 
 # What a terminal obeys, or would end a line of ours.
 CONTROL = re.compile(r"[\0-\x1f\x7f-\x9f]")
+MOST_TAGGINGS = 1000  # of a sentence
 # Sentences tagged and printed at a time.
 CHUNK = 256
 
@@ -61,7 +62,7 @@ def predict(
     Raises:
         InputError: no run, a file that cannot be read, nbest below 1 or without effect.
     """
-    check_range("--nbest", nbest, 1)
+    check_range("--nbest", nbest, 1, MOST_TAGGINGS)
     if nbest > 1 and form == "xml":
         raise InputError(f"--nbest={nbest} has no effect with --format=xml: leave it out")
     chunks = [(name, _check_input(name)) for name in inputs]

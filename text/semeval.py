@@ -139,7 +139,8 @@ _FORBIDDEN = {
     **dict.fromkeys(range(0xD800, 0xE000), "\ufffd"),
     **dict.fromkeys((0xFFFE, 0xFFFF), "\ufffd"),
 }
-_REFERENCES = {ord(character): f"&#{ord(character)};" for character in '\t\n\r&<>"'}
+# What has a meaning in XML, and what a terminal would obey.
+_REFERENCES = {code: f"&#{code};" for code in (*map(ord, '\t\n\r&<>"'), *range(0x7F, 0xA0))}
 
 
 def _escape(text: str) -> str:

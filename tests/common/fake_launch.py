@@ -30,7 +30,13 @@ if label == "slow" and not (folder / "go").exists():
     time.sleep(300)
 accuracy = 0.5 + rate / 20 + int(flags["seed"]) ** 2 / 100 * rate
 rows = [
-    {"epoch": e, "train/accuracy": accuracy * e / 2, "val/accuracy": 0.4, "train/loss": 1 / e}
+    {
+        "epoch": e,
+        "step": 9 * e,
+        "train/accuracy": accuracy * e / 2,
+        "val/accuracy": 0.4,
+        "train/loss": 1 / e,
+    }
     for e in (1, 2)
 ]
 (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

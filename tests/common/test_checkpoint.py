@@ -209,9 +209,33 @@ def test_a_run_that_was_killed_in_a_replacement_goes_on_from_one_of_both(tmp_pat
     (tmp_path / "latest" / "1.old").rename(tmp_path / "latest" / "1.kept")
     (tmp_path / "latest" / "mine.kept").mkdir()
     checkpoints = Checkpoints(tmp_path)
-    checkpoints.recover()
+    checkpoints.recover(abstract(state))
     assert checkpoints.resume(abstract(state))[1]["epoch"] == (2 if written else 1)
     assert sorted(path.name for path in (tmp_path / "latest").iterdir()) == ["1", "mine.kept"]
+
+
+def test_what_was_replaced_comes_back_where_its_successor_is_damaged(tmp_path):
+    [state] = make_states(1)
+    Checkpoints(tmp_path).save("latest", state, PROGRESS)
+    shutil.copytree(tmp_path / "latest" / "1", tmp_path / "latest" / "1.kept")
+    damage(tmp_path / "latest" / "1")
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.recover(abstract(state))
+    assert_same(state, checkpoints.resume(abstract(state))[0])
+    assert sorted(path.name for path in (tmp_path / "latest").iterdir()) == ["1", "1.damaged"]
+
+
+def test_a_renamed_folder_is_set_aside_and_no_other_damaged_one_is_lost(tmp_path):
+    states = make_states(2)
+    for state in states:
+        Checkpoints(tmp_path).save("latest", state, PROGRESS)
+    (tmp_path / "latest" / "2").rename(tmp_path / "latest" / "9")
+    for name in ("9.damaged", "010", "\N{SUPERSCRIPT TWO}"):
+        (tmp_path / "latest" / name).mkdir()
+    checkpoints = Checkpoints(tmp_path)
+    assert_same(states[0], checkpoints.resume(abstract(states[0]))[0])
+    assert (tmp_path / "latest" / "9.damaged2" / "state").exists()
+    checkpoints.save("latest", states[1], PROGRESS)
 
 
 def test_half_written_checkpoints_do_not_count(tmp_path):

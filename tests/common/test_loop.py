@@ -231,6 +231,13 @@ def test_a_run_that_has_lost_its_checkpoints_is_not_begun_anew(tmp_path, epochs,
         assert loop.run(state, plan)[1].epoch == 2
 
 
+def test_a_run_whose_epochs_have_other_steps_is_refused(tmp_path):
+    run(tmp_path, epochs=1)
+    plan, state = make_plan(tmp_path, epochs=2)
+    with pytest.raises(InputError, match="has 1 finished epochs at step 5, which are not of 3 st"):
+        loop.run(state, replace(plan, steps_per_epoch=3))
+
+
 def test_eight_devices_run_the_same_loop(tmp_path):
     interrupted(tmp_path / "many", 7, signal.SIGTERM, device_count=8)
     many = run(tmp_path / "many", resume=True, device_count=8)[2]

@@ -49,6 +49,18 @@ def test_runs_go_seed_by_seed(tmp_path):
         make_runs({"half": {"data_dir": "nowhere"}}, TASK, 1, tmp_path)
 
 
+def test_a_run_with_a_damaged_file_is_to_be_resumed(tmp_path):
+    run = make_runs(resolve_arms(STUDY, Budget(), {}, None), TASK, 1, tmp_path)[0]
+    run.folder.mkdir(parents=True)
+    assert not run.finished
+    (run.folder / "summary.json").write_text("{")
+    assert not run.finished
+    (run.folder / "summary.json").write_text("{}")
+    assert run.finished
+    (run.folder / "test_counts.npz").write_bytes(b"PK")
+    assert not run.finished
+
+
 def test_names_must_fit():
     for change, message in (
         ({"baseline": "none"}, "baseline=none is unknown: choose one of half, "),

@@ -38,7 +38,9 @@ def test_a_table_counted_by_hand():
 
 
 def test_a_finished_run_is_read_back_with_what_its_task_derives(tmp_path):
-    (tmp_path / "metrics.jsonl").write_text('{"train/accuracy": 0.9, "val/accuracy": 0.7}\n')
+    (tmp_path / "metrics.jsonl").write_text(
+        'damaged\n{"epoch": 1, "step": 9, "train/accuracy": 0.9, "val/accuracy": 0.7}\n'
+    )
     summary = {"test/accuracy": 0.6, "device": "cpu", "precision": "float32", "jax": "1"}
     (tmp_path / "summary.json").write_text(json.dumps(summary))
     counts = np.array([[1, 1, 1], [1, 1, 0]], np.int32)
@@ -48,7 +50,7 @@ def test_a_finished_run_is_read_back_with_what_its_task_derives(tmp_path):
     result = read_result(run, task, "test/accuracy")
     assert result.values == {
         "test/accuracy": 0.6, "right": 1, "final/train/accuracy": 0.9, "final/val/accuracy": 0.7,
-        "gap/accuracy": pytest.approx(-0.2),
+        "gap/accuracy": pytest.approx(-0.2), "final/epoch": 1, "final/step": 9,
     }  # fmt: skip
     np.testing.assert_array_equal(result.counts, counts)
     assert read_result(run, task, "test/loss").counts is None

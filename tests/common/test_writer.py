@@ -74,6 +74,36 @@ def test_a_line_cut_by_a_kill_is_dropped(tmp_path):
     assert read(tmp_path) == ROWS
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"epoch": 1, "step": 5, "val/loss": "abc"}',
+        '{"epoch": 1, "step": 5, "val/loss": [1]}',
+        '{"epoch": 1, "step": 5, "val/loss": null}',
+        '{"epoch": 1, "step": 1' + 30 * "0" + "}",
+        '{"epoch": 0, "step": 5}',
+        "[" * 200_000,
+    ],
+)
+def test_a_row_that_somebody_changed_is_dropped_and_missed(tmp_path, capsys, line):
+    (tmp_path / "metrics.jsonl").write_text(line + "\n" + json.dumps(ROWS[1]) + "\n")
+    assert write(tmp_path, [ROWS[2]], finished=2).history == ROWS[1:]
+    assert "has rows of 1 of the 2 finished epochs" in capsys.readouterr().err
+
+
+def test_what_no_stream_takes_stops_nothing(monkeypatch):
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr("sys.stdout", full)
+        monkeypatch.setattr(writer, "lost_lines", [])
+        writer.say("a line")
+        assert writer.lost_lines == ["No space left on device: a line"]
+        monkeypatch.undo()
+        with pytest.raises(OSError):
+            full.flush()
+        with pytest.raises(OSError):
+            full.close()
+
+
 def test_a_new_run_starts_empty(tmp_path):
     write(tmp_path, ROWS)
     assert write(tmp_path, []).history == read(tmp_path) == []
