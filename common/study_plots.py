@@ -157,7 +157,7 @@ def draw_differences(axes: Axes, rows: Sequence[Row], baseline: str, words: str)
     axes.axvline(0, color="black", linewidth=1)
     _name_arms(axes, rows)
     axes.set_xlabel(f"{words}, less that of {shorten(baseline, NAME_LENGTH)}", parse_math=False)
-    axes.set_title("95 %: line over seeds, thick bar over test examples", fontsize=10)
+    axes.set_title("95 %: line over seeds, thick bar over test examples", fontsize=10, loc="right")
 
 
 def draw_curves(axes: Axes, study: Study, results: Sequence[Result], name: str, words: str) -> None:
