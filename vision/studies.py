@@ -119,8 +119,9 @@ _REPORT_A = [
                 comparable=False,
             ),
             "cpu": Budget(
-                _CPU_CNN | {"epochs": 12},
-                note="A quarter of the width, 0.4 of the training images, 12 epochs of 80 and 40.",
+                {"width": 0.25, "epochs": 5},
+                note="A quarter of the width, 5 epochs of 80 and 40, but all training images: with "
+                "0.4 of them and 12 epochs the ResNet overfits, and both are alike.",
             ),
             "full": Budget(),
         },
