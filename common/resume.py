@@ -40,6 +40,11 @@ def find_start(state: TrainState, like: Any, plan: Plan) -> tuple[TrainState, di
             "restore them from a copy"
         )
     say(f"resuming {plan.writer.folder} after step {int(state.step)} of {total}")
+    if (rows := len(plan.writer.read_rows(progress.epoch))) < progress.epoch:
+        warn(
+            f"{plan.writer.folder}/metrics.jsonl has rows of {rows} of the {progress.epoch} "
+            "finished epochs: curves and summary.json will lack the others"
+        )
     _find_best(progress, like, plan)
     return state, asdict(progress)
 

@@ -59,23 +59,21 @@ class RunWriter:
         """How many rows, of finished epochs, an earlier start of the run has left."""
         return len(self._path.read_bytes().splitlines()) if self._path.exists() else 0
 
+    def read_rows(self, finished_epochs: int) -> list[dict[str, Any]]:
+        """The rows of finished epochs that can be read, in order."""
+        if not self._path.exists():
+            return []
+        lines = self._path.read_text("utf-8", "replace").splitlines()
+        rows = {row["epoch"]: row for row in map(parse_row, lines) if row}
+        return [rows[epoch] for epoch in sorted(rows) if epoch <= finished_epochs]
+
     def open(self, finished_epochs: int) -> None:
         """Start writing after the rows of the epochs that are finished.
 
         Later rows, of a run that was killed before its checkpoint, are dropped, since the
         resumed run writes them again.
         """
-        if self._path.exists():
-            rows = [
-                parse_row(line) for line in self._path.read_text("utf-8", "replace").splitlines()
-            ]
-            kept = {row["epoch"]: row for row in rows if row and row["epoch"] <= finished_epochs}
-            self.history = [kept[epoch] for epoch in sorted(kept)]
-        if len(self.history) < finished_epochs:
-            warn(
-                f"{self._path} has rows of {len(self.history)} of the {finished_epochs} finished "
-                "epochs: curves and summary.json will lack the others"
-            )
+        self.history = self.read_rows(finished_epochs)
         try:
             self._rewrite()
             self._events = _open_events(self.folder / "tensorboard", self.history)

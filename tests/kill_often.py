@@ -27,7 +27,7 @@ FLAGS = tuple(flag for flag in CIFAR if "epochs" not in flag)
 
 def train_and_kill(folder: Path, kills: int, seed: int) -> None:
     """Train twice below `folder`, the second time with `kills` kills, and compare."""
-    epochs = 4 + kills  # which no run reaches before the last kill
+    epochs = 4 + 8 * kills  # which no run reaches before the last kill
     flags = (*FLAGS, f"--epochs={epochs}")
     whole, killed = folder / "whole", folder / "killed"
     process = launch(folder, whole, *flags)
@@ -69,7 +69,8 @@ def _wait_for_writes(process: subprocess.Popen, workdir: Path, since: float, num
     """Until that many checkpoints have begun to be written, without what an earlier kill left."""
     seen: set[Path] = set()
     while len(seen) < number:
-        assert process.poll() is None, "it ended before"
+        if process.poll() is not None:
+            raise AssertionError(f"it ended before: {process.communicate()[0][-500:]}")
         for path in (workdir / "checkpoints").glob("*/*orbax-checkpoint-tmp"):
             with suppress(FileNotFoundError):  # it has just been finished
                 if path.stat().st_mtime > since:

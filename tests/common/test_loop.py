@@ -231,6 +231,16 @@ def test_a_run_that_has_lost_its_checkpoints_is_not_begun_anew(tmp_path, epochs,
         assert loop.run(state, plan)[1].epoch == 2
 
 
+def test_lost_rows_are_told(tmp_path, capsys):
+    run(tmp_path, epochs=2)
+    rows = (tmp_path / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "metrics.jsonl").write_text(rows[1])
+    plan, state = make_plan(tmp_path, epochs=3)
+    loop.run(state, plan)
+    assert "has rows of 1 of the 2 finished epochs" in capsys.readouterr().err
+    assert [row["epoch"] for row in plan.writer.history] == [2, 3]
+
+
 def test_a_run_whose_epochs_have_other_steps_is_refused(tmp_path):
     run(tmp_path, epochs=1)
     plan, state = make_plan(tmp_path, epochs=2)
