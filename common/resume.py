@@ -29,8 +29,6 @@ def find_start(state: TrainState, like: Any, plan: Plan) -> tuple[TrainState, di
         return state, asdict(progress)
     state, saved = plan.checkpoints.resume(like)
     progress = Progress(**saved)
-    if progress.best_epoch == progress.epoch > 0 and not progress.sums:
-        plan.checkpoints.save("best", state, saved)
     total = plan.epochs * plan.steps_per_epoch
     done = int(state.step) - progress.epoch * plan.steps_per_epoch  # of the next epoch
     if not (0 < done <= plan.steps_per_epoch if progress.sums else done == 0):
@@ -45,6 +43,8 @@ def find_start(state: TrainState, like: Any, plan: Plan) -> tuple[TrainState, di
             f"{plan.writer.folder}/metrics.jsonl has rows of {rows} of the {progress.epoch} "
             "finished epochs: curves and summary.json will lack the others"
         )
+    if progress.best_epoch == progress.epoch > 0 and not progress.sums:
+        plan.checkpoints.save("best", state, saved)
     _find_best(progress, like, plan)
     return state, asdict(progress)
 
