@@ -119,13 +119,14 @@ _REPORT_A = [
                 comparable=False,
             ),
             "cpu": Budget(
-                {"width": 0.25, "epochs": 5},
-                note="A quarter of the width, 5 epochs of 80 and 40, but all training images: with "
-                "0.4 of them and 12 epochs the ResNet overfits, and both are alike.",
+                _CPU_CNN | {"epochs": 12},
+                note="A quarter of the width, 0.4 of the training images, 12 epochs of 80 and 40.",
             ),
             "full": Budget(),
         },
         reported={"CNN": 0.8119, "ResNet-18": 0.89},
+        note="At the cpu size the ResNet learns its 18,000 images by heart (0.95 in training, see "
+        "the curves) and is not better on others; the report's had all of them to learn from.",
     ),
 ]
 
