@@ -194,7 +194,7 @@ def run_to_exit_status(program: Callable[[], None]) -> int:
     """Call `program`; an error meant for a person becomes one line and a status."""
     try:
         program()
-        _flush_output()
+        _check_output()
     except InputError as error:
         return _fail(error, 2)
     except (DivergedError, FailedRunsError, LostProcessError) as error:
@@ -204,7 +204,7 @@ def run_to_exit_status(program: Callable[[], None]) -> int:
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
     except BrokenPipeError:  # the reader of our output, such as `head`, has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         return 141
     except OSError as error:
         return _fail(error, 2)
@@ -216,17 +216,21 @@ def run_to_exit_status(program: Callable[[], None]) -> int:
     return 0
 
 
-def _flush_output() -> None:
+def _check_output() -> None:
     """Write what standard output still holds; InputError if a line of it is lost."""
     try:
         sys.stdout.flush()
     except BrokenPipeError:
         raise
     except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         lost_lines.append(str(error.strerror))
     if lost_lines:
         raise InputError(f"all is done, but the lines told are not complete: {lost_lines[0]}")
+
+
+def _discard_output() -> None:
+    """Let standard output take what it holds to nowhere: Python would try it again at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _open_streams() -> None:
@@ -240,6 +244,10 @@ def _open_streams() -> None:
 
 
 def _fail(message: object, status: int) -> int:
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _discard_output()
     print(f"launch.py: {one_line(message)}", file=sys.stderr, flush=True)
     return status
 

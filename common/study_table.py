@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from common.study import Run, Study, Task
-from common.writer import parse_row
+from common.writer import parse_rows
 
 # Samples of the bootstrap; the interval's ends then move by about a fiftieth of its length.
 RESAMPLES = 2000
@@ -80,8 +80,7 @@ class Row:
 def read_result(run: Run, task: Task, metric: str) -> Result:
     """Read a finished run."""
     summary = run.read_summary()
-    lines = (run.folder / "metrics.jsonl").read_text("utf-8", "replace").splitlines()
-    history = [row for row in map(parse_row, lines) if row]
+    history = parse_rows((run.folder / "metrics.jsonl").read_text("utf-8", "replace"))
     values = {name: v for name, v in summary.items() if isinstance(v, int | float)}
     values |= _last_values(history)
     counts: dict[str, np.ndarray] = {}

@@ -63,9 +63,8 @@ class RunWriter:
         """The rows of finished epochs that can be read, in order."""
         if not self._path.exists():
             return []
-        lines = self._path.read_text("utf-8", "replace").splitlines()
-        rows = {row["epoch"]: row for row in map(parse_row, lines) if row}
-        return [rows[epoch] for epoch in sorted(rows) if epoch <= finished_epochs]
+        rows = parse_rows(self._path.read_text("utf-8", "replace"))
+        return [row for row in rows if row["epoch"] <= finished_epochs]
 
     def open(self, finished_epochs: int) -> None:
         """Start writing after the rows of the epochs that are finished.
@@ -161,7 +160,13 @@ def _append_event(path: Path, event: Any) -> None:
         file.write(b"".join((length, next(sums), content, next(sums))))
 
 
-def parse_row(line: str) -> dict[str, Any] | None:
+def parse_rows(text: str) -> list[dict[str, Any]]:
+    """The rows of a metrics.jsonl that can be read, one an epoch, in order."""
+    rows = {row["epoch"]: row for row in map(_parse_row, text.splitlines()) if row}
+    return [rows[epoch] for epoch in sorted(rows)]
+
+
+def _parse_row(line: str) -> dict[str, Any] | None:
     """A row, or None for a line that a killed process left incomplete or somebody changed."""
     try:
         row = json.loads(line)

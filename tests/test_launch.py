@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -190,6 +191,22 @@ def test_standard_streams_that_are_full_or_closed(redirection, status, line):
     assert [part.startswith(f"launch.py: {line}") for part in done.stderr.splitlines()] == (
         [True] if line else []
     )
+
+
+def test_a_stop_is_told_where_standard_output_is_full(tmp_path):
+    command = [sys.executable, "launch.py", *DIGITS, "--model=cnn_b", "--width=0.125"]
+    with open("/dev/full", "w") as full:
+        process = subprocess.Popen(
+            [*command, "--epochs=500", f"--workdir={tmp_path / 'run'}"],
+            cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        rows = tmp_path / "run" / "metrics.jsonl"
+        while process.poll() is None and not (rows.exists() and rows.read_text()):
+            time.sleep(0.05)
+        process.terminate()
+        told = process.communicate(timeout=60)[1].splitlines()
+    assert process.returncode == 143
+    assert told[-1].startswith("launch.py: stopped after ") and "Traceback" not in "".join(told)
 
 
 @pytest.mark.parametrize(

@@ -69,8 +69,8 @@ def _pays_in_half(config: VisionConfig) -> bool:
     """Whether bfloat16 is faster on a CPU that has it: with matrix units (AMX), or at full width.
 
     Of a training step in float32 (batch 128, two cores of an EPYC with AVX-512 and without AMX)
-    bfloat16 takes 0.72 for ResNet-18 and 0.84 for `cnn`, at a quarter of the width 1.02 and 1.09.
-    Between them nothing was measured.
+    bfloat16 takes 0.72 to 0.78 for ResNet-18 and 0.84 for `cnn`, at a quarter of the width 1.02 and
+    1.09. Between them nothing was measured.
     """
     return has_matrix_units() or config.width >= 1
 

@@ -125,8 +125,8 @@ _REPORT_A = [
             "full": Budget(),
         },
         reported={"CNN": 0.8119, "ResNet-18": 0.89},
-        note="At the cpu size the ResNet learns its 18,000 images by heart (0.95 in training, see "
-        "the curves) and is not better on others; the report's had all of them to learn from.",
+        note="At the cpu size the ResNet learns its 18,000 images by heart, as the curves show, "
+        "and is not better on others; the report's had all of them to learn from.",
     ),
 ]
 
