@@ -3,8 +3,8 @@
     python -m benchmarks.crf
 
 All sides have the same parameters, emissions, tags and lengths (half to all of T), in float32,
-and all cores. Ours goes through time step by step unless the column says parallel. torch-struct
-gets its edge potentials made in the timed part, as a tagger would have to.
+and all cores, or the GPU. Ours goes through time step by step unless the column says parallel.
+torch-struct gets its edge potentials made in the timed part, as a tagger would have to.
 
 Before any is timed, losses and gradients are compared with those of pytorch-crf in float64,
 the scores of best paths with pytorch-crf's, first tags and marginals with torch-struct's. A side
@@ -21,10 +21,11 @@ import torch
 import torch_struct
 
 from benchmarks import our_steps, torch_steps
+from benchmarks.device import prepare_both
 from benchmarks.problems import make_problem, path_score
 from benchmarks.report import Row, Tables, measure
 from benchmarks.timing import time_sides
-from common.host import prepare_host
+from benchmarks.torch_models import DEVICE, make_mask
 from text import crf
 from text.crf import CRFParams
 
@@ -78,9 +79,9 @@ def parallel_calls(B: int, T: int, K: int) -> Calls:
 def pytorch_crf_calls(B: int, T: int, K: int) -> Calls:
     """torchcrf.CRF; it has neither n-best nor marginals."""
     problem = make_problem(B, T, K)
-    layer = torch_steps.make_crf(problem.params)
-    emissions = torch.from_numpy(problem.emissions)
-    mask = torch.arange(T) < torch.from_numpy(problem.lengths.copy())[:, None]
+    layer = torch_steps.make_crf(problem.params).to(DEVICE)
+    emissions = torch.from_numpy(problem.emissions).to(DEVICE)
+    mask = make_mask(torch.from_numpy(problem.lengths.copy()), T)
 
     def viterbi() -> list[list[int]]:
         with torch.no_grad():
@@ -92,20 +93,20 @@ def pytorch_crf_calls(B: int, T: int, K: int) -> Calls:
 def torch_struct_calls(B: int, T: int, K: int) -> Calls:
     """torch_struct.LinearChainCRF over edges [B, T - 1, K, K], indexed (next, previous)."""
     problem = make_problem(B, T, K)
-    params = CRFParams(*(torch.from_numpy(value).requires_grad_() for value in problem.params))
-    emissions = torch.from_numpy(problem.emissions).requires_grad_()
-    tags = torch.from_numpy(problem.tags).long()
-    lengths = torch.from_numpy(problem.lengths.copy()).long()
-    last = torch.arange(T - 1) == lengths[:, None] - 2
+    emissions, tags, lengths, *scores = (
+        torch.from_numpy(value.copy()).to(DEVICE)
+        for value in (problem.emissions, problem.tags, problem.lengths, *problem.params)
+    )
+    params = CRFParams(*(score.requires_grad_() for score in scores))
+    emissions, tags, lengths = emissions.requires_grad_(), tags.long(), lengths.long()
+    times = torch.arange(T - 1, device=DEVICE)
+    last, zero = times == lengths[:, None] - 2, torch.zeros((), device=DEVICE)
 
     def distribution() -> Any:
         edges = params.transitions.T[None, None] + emissions[:, 1:, :, None]
         start = (params.start + emissions[:, 0])[:, None, None, :]
-        first = torch.arange(T - 1)[None, :, None, None] == 0
-        edges = edges + torch.where(first, start, torch.zeros(()))
-        edges = edges + torch.where(
-            last[:, :, None, None], params.end[None, None, :, None], torch.zeros(())
-        )
+        edges = edges + torch.where(times[None, :, None, None] == 0, start, zero)
+        edges = edges + torch.where(last[:, :, None, None], params.end[None, None, :, None], zero)
         return torch_struct.LinearChainCRF(edges.contiguous(), lengths)
 
     parts = torch_struct.LinearChain.to_parts(tags, K, lengths=lengths).float()
@@ -121,7 +122,7 @@ def torch_struct_calls(B: int, T: int, K: int) -> Calls:
     }
     if K <= PEER_NBEST_TAGS:
         calls[f"{PATHS}-best"] = lambda: distribution().topk(PATHS)
-    return calls
+    return {name: torch_steps.waiting(call) for name, call in calls.items()}
 
 
 def round_bytes(B: int, T: int, K: int) -> int:
@@ -153,8 +154,10 @@ def check(shape: tuple[int, int, int], sides: dict[str, Calls]) -> str:
     notes = []
     for name, calls in sides.items():
         loss, gradient = calls["loss and gradient"]()
+        if name in ("pytorch-crf", "torch-struct"):
+            gradient = [part.cpu() for part in gradient]
         np.testing.assert_allclose(float(loss), float(total), rtol=1e-4, err_msg=name)
-        if (error := gradient_error(gradient, [part.numpy() for part in exact])) > 1e-2:
+        if (error := gradient_error(gradient, [part.cpu() for part in exact])) > 1e-2:
             notes.append(f"{name}: float32 gradient {100 * error:.0f} % off")
         assert error < 2e-3 or not name.startswith("athanor"), (name, error)
     tags, marginals = np.asarray(ours["Viterbi"]()[0]), np.asarray(ours["marginals"]())
@@ -167,9 +170,11 @@ def check(shape: tuple[int, int, int], sides: dict[str, Calls]) -> str:
             # Of paths as good, either may be the best.
             np.testing.assert_allclose(score, other, rtol=1e-5)
     if "torch-struct" in sides:
-        edges = sides["torch-struct"]["marginals"]().detach().numpy()  # [B, T - 1, next, previous]
+        edges = (
+            sides["torch-struct"]["marginals"]().detach().cpu().numpy()
+        )  # [B, T - 1, next, previous]
         assert np.abs(edges[:, 0].sum(axis=1) - marginals[:, 0]).max() < 5e-3
-        paths = sides["torch-struct"]["Viterbi"]().detach().numpy()
+        paths = sides["torch-struct"]["Viterbi"]().detach().cpu().numpy()
         assert (paths[:, 0].sum(axis=1).argmax(-1) == tags[:, 0]).all()
     if PARALLEL in sides:
         np.testing.assert_allclose(sides[PARALLEL]["marginals"](), marginals, atol=2e-3)
@@ -197,7 +202,7 @@ def compare(B: int, T: int, K: int) -> list[Row]:
 
 def main() -> Tables:
     """Time everything, print it as it comes."""
-    prepare_host()
+    prepare_both()
     return measure({"B {}, T {}, K {}".format(*s): partial(compare, *s) for s in SHAPES})
 
 

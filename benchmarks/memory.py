@@ -21,7 +21,7 @@ HIDDEN = 128  # of the tagger
 CHECKED_LENGTH = 64  # of sentences whose losses are compared
 SHAPE = (16, 3)  # B and K of the CRF
 # Memory of the host is measured, so nothing may move to an accelerator.
-ON_CPU = {"JAX_PLATFORMS": "cpu"}
+ON_CPU = {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": ""}
 
 
 def peaks(sides: dict[str, tuple], tolerance: float | None = None) -> dict[str, float]:

@@ -6,6 +6,7 @@ check that the losses are the same.
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -28,7 +29,7 @@ from benchmarks.problems import (
 )
 from common.parallel import Devices, local_devices
 from common.state import TrainState, create_state
-from common.step import LossFn, make_train_step
+from common.step import LossFn, make_train_step, scan_steps
 from text import crf
 from text.crf import CRFParams
 from text.models import Tagger
@@ -107,13 +108,16 @@ def tagger(hidden: int, batch_size: int, length: int) -> Task:
 
 
 class Trainer:
-    """Calls the step of a task again and again, on the devices given."""
+    """Calls the step of a task again and again, or so many as one program, on the devices given."""
 
-    def __init__(self, task: Task, devices: Devices | None = None, seed: int = 0):
+    def __init__(
+        self, task: Task, devices: Devices | None = None, seed: int = 0, *, steps: int = 1
+    ):
         devices = devices or local_devices(1)
         self._devices, keys = devices, jax.random.split(jax.random.key(seed))
         self.state = devices.replicate(jax.jit(task.init)(keys[0]))
-        self._step = devices.compile(task.step, donate_first=True)
+        step = task.step if steps == 1 else partial(repeat, task.step, steps)
+        self._step = devices.compile(step, donate_first=True)
         self._tables = devices.replicate(dict(task.tables))
         self._batch = devices.shard({name: np.array(part) for name, part in task.batch.items()})
         self._key = devices.replicate(keys[1])
@@ -123,7 +127,15 @@ class Trainer:
     def __call__(self) -> float:
         self.state, sums = self._step(self.state, self._tables, self._batch, self._key)
         sums = jax.device_get(self._devices.unreplicate(sums))
-        return float(sums["loss"] / sums["weight"])
+        return float(np.ravel(sums["loss"] / sums["weight"])[-1])
+
+
+def repeat(
+    step: Callable, count: int, state: TrainState, tables: dict, batch: dict, key: Array
+) -> tuple:
+    """So many steps as one program: (state, sums of every step)."""
+    steps = scan_steps(lambda state, data, _, key: step(state, *data, key))
+    return steps(state, (tables, batch), {"step": jnp.arange(count)}, key)
 
 
 class SeedsTrainer:

@@ -50,7 +50,7 @@ Tables = Mapping[str, Sequence[Row]]  # by title
 
 
 def machine() -> dict[str, str | int | None]:
-    """The processor, the cores that may be used, the system and the versions that matter."""
+    """The GPU, the processor and its cores that may be used, the system, versions that matter."""
     versions = {}
     for package in PACKAGES:
         try:
@@ -58,7 +58,9 @@ def machine() -> dict[str, str | int | None]:
         except importlib.metadata.PackageNotFoundError:
             continue
     affinity = getattr(os, "sched_getaffinity", None)  # not on macOS
+    gpus = sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
     return {
+        **({"gpu": _value(gpus[0], "Model")} if gpus else {}),
         "processor": _processor(),
         "cores": len(affinity(0)) if affinity else os.cpu_count(),
         "system": platform.platform(),
@@ -69,11 +71,16 @@ def machine() -> dict[str, str | int | None]:
 
 def _processor() -> str:
     cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    named = _value(cpuinfo, "model name") if cpuinfo.exists() else ""
+    return named or platform.processor() or platform.machine()
+
+
+def _value(file: Path, name: str) -> str:
+    """What the first line "NAME : VALUE" of a file says, or nothing."""
+    for line in file.read_text().splitlines():
+        if line.startswith(name):
+            return line.partition(":")[2].strip()
+    return ""
 
 
 def cells(rows: Sequence[Row]) -> list[list[str]]:

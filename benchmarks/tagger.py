@@ -1,8 +1,8 @@
 """How fast is a tagger? A training epoch and a prediction pass, against packed nn.LSTM.
 
-    python -m benchmarks.tagger [--data_dir=FOLDER]     # SemEval's laptop14, say
+    python -m benchmarks tagger [--data_dir=FOLDER] [--embeddings=...]
 
-One bidirectional LSTM, dropout, a CRF, Adam with clipping, frozen GloVe vectors. Both sides
+One bidirectional LSTM, dropout, a CRF, Adam with clipping, frozen vectors (GloVe). Both sides
 train on the same sentences in the same batches; PyTorch's are cut to their own longest sentence
 and packed, ours padded to one of four widths. Hidden layers that `--precision=auto` may give
 bfloat16 are timed in that too, PyTorch's by autocast. A loss is compared, with PyTorch's in
@@ -11,7 +11,6 @@ compilation. An epoch that takes more than ten seconds is timed once, others in 
 rounds.
 """
 
-import argparse
 import tempfile
 from collections.abc import Callable
 from functools import partial
@@ -24,13 +23,13 @@ import torch
 from torch import nn
 
 from benchmarks import our_steps, torch_steps
+from benchmarks.device import prepare_both
 from benchmarks.process import ROOT
-from benchmarks.report import Row, show
+from benchmarks.report import Row, Tables, measure
 from benchmarks.timing import time_sides
-from benchmarks.torch_models import Packed
+from benchmarks.torch_models import DEVICE, Packed, make_mask
 from common.batching import Rows
 from common.checkpoint import Checkpoints
-from common.host import prepare_host
 from common.plan import Plan
 from common.state import TrainState
 from common.writer import RunWriter
@@ -78,7 +77,8 @@ def torch_batches(prepared: Prepared, name: str, batches: list[Rows]) -> list[tu
         index = index[split["lengths"][index] > 0]
         lengths = split["lengths"][index].astype(np.int64)
         cut = (split[key][index, : lengths.max()].astype(np.int64) for key in ("tokens", "tags"))
-        found.append(tuple(torch.from_numpy(part) for part in (*cut, lengths)))
+        tokens, tags = (torch.from_numpy(part).to(DEVICE) for part in cut)
+        found.append((tokens, tags, torch.from_numpy(lengths)))
     return found
 
 
@@ -102,7 +102,7 @@ def our_calls(prepared: Prepared, plan: Plan, state: TrainState) -> dict[str, Ca
 def torch_calls(model: Packed, config: TextConfig, train: list, test: list) -> dict[str, Callable]:
     """The same of the peer."""
     autocast = partial(
-        torch.autocast, "cpu", dtype=torch.bfloat16, enabled=config.precision == "bfloat16"
+        torch.autocast, DEVICE.type, dtype=torch.bfloat16, enabled=config.precision == "bfloat16"
     )
     optimizer = torch.optim.Adam(model.parameters(), config.learning_rate)
 
@@ -122,19 +122,19 @@ def torch_calls(model: Packed, config: TextConfig, train: list, test: list) -> d
             return [
                 model.crf.decode(
                     model.emissions(tokens, lengths),
-                    mask=torch.arange(tokens.shape[1]) < lengths[:, None],
+                    mask=make_mask(lengths, tokens.shape[1]),
                 )
                 for tokens, _, lengths in test
             ]
 
-    return {"training epoch": epoch, "prediction pass": predict}
+    return {"training epoch": torch_steps.waiting(epoch), "prediction pass": predict}
 
 
 def check(prepared: Prepared, plan: Plan, state: TrainState, model: Packed, batch: tuple) -> None:
     """Raise an AssertionError unless both sides have the same loss of the same weights."""
     copy_weights(jax.device_get(state.params), model)
     model.eval()
-    tokens, tags, lengths = (part.numpy().astype(np.int32) for part in batch)
+    tokens, tags, lengths = (part.cpu().numpy().astype(np.int32) for part in batch)
     tables: Any = plan.data["tables"]
     words = tables | {"tokens": tokens, "tags": tags, "lengths": lengths}
     dry = prepared.extractor.model.clone(embedding_dropout=0.0, output_dropout=0.0)
@@ -143,7 +143,7 @@ def check(prepared: Prepared, plan: Plan, state: TrainState, model: Packed, batc
     np.testing.assert_allclose(
         float(loss) / len(lengths),
         float(model.loss(*batch).detach()),
-        rtol=TOLERANCES[prepared.extractor.precision],
+        rtol=TOLERANCES["bfloat16" if DEVICE.type != "cpu" else prepared.extractor.precision],
     )
 
 
@@ -157,9 +157,9 @@ def check_made_up(hidden: int, batch_size: int, length: int) -> None:
 
 
 def compare(
-    data_dir: str | None, hidden: int, batch_size: int, precision: str
-) -> tuple[str, list[Row]]:
-    """The corpus, and both operations at one size."""
+    data_dir: str | None, embeddings: str, hidden: int, batch_size: int, precision: str
+) -> list[Row]:
+    """Both operations at one size."""
     flags = {
         "crf": True,
         "hidden_size": str(hidden),
@@ -167,7 +167,7 @@ def compare(
         "precision": precision,
         "recurrent_dropout": 0.0,  # nn.LSTM has none
     }
-    config = make_config(flags | {"data_dir": data_dir})
+    config = make_config(flags | {"data_dir": data_dir, "embeddings": embeddings})
     with tempfile.TemporaryDirectory() as folder:
         prepared = prepare(config, load_corpus(config, log=lambda line: None), Path(folder))
         plan, state = make_plan(
@@ -189,7 +189,7 @@ def compare(
             3,
             embedding_dropout=config.embedding_dropout,
             dropout=config.dropout or 0.0,
-        )
+        ).to(DEVICE)
         check(prepared, plan, state, model, train[0])
         ours, theirs = our_calls(prepared, plan, state), torch_calls(model, config, train, test)
         rows = []
@@ -198,28 +198,32 @@ def compare(
             for side in sides.values():
                 side()
             rows.append(Row(name, time_sides(sides, rounds=3, slow_seconds=SLOW_SECONDS)))
-        return prepared.corpus.name, rows
+        return rows
 
 
-def main(data_dir: str | None = None) -> dict[str, list[Row]]:
+def find_corpus(data_dir: str | None) -> str | None:
+    """The corpus given; without, laptop14 where it is at hand, else None, the embedded reviews."""
+    return data_dir or (str(LAPTOP14) if LAPTOP14.is_dir() else None)
+
+
+def main(data_dir: str | None = None, embeddings: str = "glove") -> Tables:
     """Time every size, print it as it comes.
 
     Args:
-        data_dir: a corpus; without, laptop14 where it is at hand, else the embedded reviews.
+        data_dir: see `find_corpus`.
+        embeddings: as launch.py's flag.
     """
-    prepare_host()
-    data_dir = data_dir or (str(LAPTOP14) if LAPTOP14.is_dir() else None)
-    found: dict[str, list[Row]] = {}
+    prepare_both()
+    corpus = find_corpus(data_dir)
+    name = Path(corpus).name if corpus else "embedded reviews"
+    tables = {}
     for batch_size in BATCHES:
         for hidden in HIDDEN:
             for precision in PRECISIONS if hidden >= WIDE_UNITS else PRECISIONS[:1]:
-                name, rows = compare(data_dir, hidden, batch_size, precision)
-                found[f"{name}, hidden {hidden}, batch {batch_size}, {precision}"] = rows
-                show(*list(found.items())[-1])
-    return found
+                title = f"{name}, hidden {hidden}, batch {batch_size}, {precision}"
+                tables[title] = partial(compare, corpus, embeddings, hidden, batch_size, precision)
+    return measure(tables)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data_dir", help="a corpus [laptop14 if at hand, else embedded]")
-    main(parser.parse_args().data_dir)
+    main()

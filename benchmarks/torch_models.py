@@ -9,6 +9,7 @@ import torchcrf
 from torch import nn
 from torch.nn import functional as F
 
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 CNN_STAGES = ((40,), (80, 80), (160, 160), (320,))  # of `vision.models.CNN`
 
 
@@ -124,14 +125,14 @@ class Packed(nn.Module):
         dropout: float = 0.0,
     ):
         super().__init__()
-        self.vectors = torch.from_numpy(vectors)
+        self.vectors = torch.from_numpy(vectors).to(DEVICE)
         self.before, self.after = nn.Dropout(embedding_dropout), nn.Dropout(dropout)
         self.lstm = nn.LSTM(vectors.shape[1], hidden, bidirectional=True, batch_first=True)
         self.head = nn.Linear(2 * hidden, num_tags)
         self.crf = torchcrf.CRF(num_tags, batch_first=True)
 
     def emissions(self, tokens: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        """Float32 [B, T, K] for tokens int64 [B, T] and lengths int64 [B]."""
+        """Float32 [B, T, K] for tokens int64 [B, T] and lengths int64 [B], these on the CPU."""
         x = self.before(self.vectors[tokens])
         packed = nn.utils.rnn.pack_padded_sequence(
             x, lengths, batch_first=True, enforce_sorted=False
@@ -141,5 +142,10 @@ class Packed(nn.Module):
 
     def loss(self, tokens: torch.Tensor, tags: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         """The mean negative log-likelihood of a sentence."""
-        mask = torch.arange(tokens.shape[1]) < lengths[:, None]
+        mask = make_mask(lengths, tokens.shape[1])
         return -self.crf(self.emissions(tokens, lengths), tags, mask=mask, reduction="mean")
+
+
+def make_mask(lengths: torch.Tensor, steps: int) -> torch.Tensor:
+    """Which steps are real: bool [B, T] on the device, for lengths int64 [B] anywhere."""
+    return torch.arange(steps, device=DEVICE) < lengths.to(DEVICE)[:, None]

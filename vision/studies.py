@@ -119,14 +119,17 @@ _REPORT_A = [
                 comparable=False,
             ),
             "cpu": Budget(
-                _CPU_CNN | {"epochs": 12},
-                note="A quarter of the width, 0.4 of the training images, 12 epochs of 80 and 40.",
+                {"width": 0.25, "epochs": 5},
+                note="A quarter of the width, 5 epochs of 80 and 40.",
             ),
             "full": Budget(),
         },
         reported={"CNN": 0.8119, "ResNet-18": 0.89},
-        note="At the cpu size the ResNet learns its 18,000 images by heart, as the curves show, "
-        "and is not better on others; the report's had all of them to learn from.",
+        note="Here both see all training images: with 0.4 of them and 12 epochs the ResNet learns "
+        "its 18,000 by heart and is not ahead on others (0.636 against 0.650, 3 seeds). Nor was it "
+        "at the report's own size, one seed on an H200: after 36 of 40 epochs it knew all images "
+        "by heart and stood at 0.831 of the validation images, the CNN after 80 at 0.834 (0.826 of "
+        "the test images). The report's 0.89 was not found without augmentation.",
     ),
 ]
 

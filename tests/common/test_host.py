@@ -1,4 +1,4 @@
-"""Memory that was freed is used again; XLA is told of oneDNN where it has it."""
+"""Memory that was freed is used again; XLA is told which libraries to use."""
 
 import os
 import platform
@@ -63,6 +63,18 @@ def test_onednn_is_asked_for_where_it_is(monkeypatch, version, before, after):
     host.use_onednn()
     assert os.environ["XLA_FLAGS"] == after
     assert host.onednn_is_used() == after.endswith("=true")
+
+
+def test_products_on_a_gpu_are_left_to_cublas(monkeypatch, tmp_path):
+    monkeypatch.setenv("XLA_FLAGS", "--xla_a=1")
+    host.use_cublas(tmp_path)
+    assert os.environ["XLA_FLAGS"] == "--xla_a=1"
+    (tmp_path / "nvidia0").touch()
+    host.use_cublas(tmp_path)
+    assert os.environ["XLA_FLAGS"] == f"--xla_a=1 {host.TRITON_FLAG}=false"
+    monkeypatch.setenv("XLA_FLAGS", f"{host.TRITON_FLAG}=true")
+    host.use_cublas(tmp_path)
+    assert os.environ["XLA_FLAGS"] == f"{host.TRITON_FLAG}=true"
 
 
 @pytest.mark.skipif(not host.has_bfloat16(), reason="oneDNN leaves bfloat16 to XLA here")

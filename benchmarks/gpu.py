@@ -1,0 +1,50 @@
+"""How fast is it on a GPU? Cases of classifier.py, crf.py and tagger.py, against PyTorch there.
+
+    python -m benchmarks gpu --json=runs/bench-gpu.json
+
+The networks compute in bfloat16, which `--precision=auto` chooses on such a card; PyTorch's by
+autocast, without `torch.compile`. Both sides' float32 products are of TensorFloat-32.
+"""
+
+from functools import partial
+
+import jax.numpy as jnp
+
+from benchmarks import classifier, crf, tagger
+from benchmarks.device import prepare_both
+from benchmarks.report import Tables, measure
+from benchmarks.torch_models import DEVICE
+
+SHAPES = ((64, 80, 3), (16, 1024, 3))
+HIDDEN, BATCH = 128, 64  # of the tagger
+
+
+def main(data_dir: str | None = None, embeddings: str = "glove") -> Tables:
+    """Time every case, print it as it comes.
+
+    Args:
+        data_dir: the tagger's corpus, as `tagger.main` has it.
+        embeddings: the tagger's word vectors, as launch.py's flag.
+
+    Raises:
+        SystemExit: there is no GPU that both libraries use.
+    """
+    prepare_both()
+    if DEVICE.type == "cpu":
+        raise SystemExit("benchmarks gpu: neither jax nor torch finds a GPU")
+    tables = {
+        f"{name}, batch {classifier.BATCH}, bfloat16": partial(
+            classifier.compare, name, jnp.bfloat16
+        )
+        for name in classifier.NAMES
+    }
+    tables |= {"CRF, B {}, T {}, K {}".format(*s): partial(crf.compare, *s) for s in SHAPES}
+    corpus = tagger.find_corpus(data_dir)
+    tables[f"tagger, hidden {HIDDEN}, batch {BATCH}, bfloat16"] = partial(
+        tagger.compare, corpus, embeddings, HIDDEN, BATCH, "bfloat16"
+    )
+    return measure(tables)
+
+
+if __name__ == "__main__":
+    main()
