@@ -130,7 +130,7 @@ def evaluate(runs: Sequence[Path], changes: dict[str, Any], *, as_json: bool) ->
     if as_json:
         say(json.dumps(scores))
         return scores
-    averaged = f", {len(runs)} runs averaged" if len(runs) > 1 else ""
-    say(f"{path}: {len(sentences)} sentences{averaged}")
+    say(f"{path}{f', {len(runs)} runs averaged' if len(runs) > 1 else ''}")
+    report.tell_facts("test", report.facts(extractor.scheme, split), ensemble.config)
     report.tell_scores(scores, "test")
     return scores

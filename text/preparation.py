@@ -13,7 +13,7 @@ from common.batching import steps_per_epoch
 from common.errors import InputError
 from common.parallel import tell_choices
 from common.writer import say
-from text import corpora, embeddings, packed_vectors
+from text import corpora, embeddings, packed_vectors, report
 from text.config import TextConfig
 from text.corpora import Corpus
 from text.embeddings import Vectors
@@ -29,7 +29,7 @@ from text.extractor import (
     tokenize_all,
 )
 from text.packed_vectors import PackedVectors
-from text.tags import SCHEMES, ceiling
+from text.tags import SCHEMES
 from text.vocab import Vocabulary
 
 SPLITS = ("train", "val", "test")
@@ -60,21 +60,13 @@ class Prepared:
     @cached_property
     def facts(self) -> dict[str, Any]:
         """Where the corpus is from, hashes, and of each split sentences, spans and ceiling."""
-        facts = {
-            name: {
-                "sentences": len(split.sentences),
-                "spans": sum(len(sentence.spans) for sentence in split.sentences),
-                "ceiling": ceiling(split.sentences, split.tokens, self.extractor.scheme),
-            }
-            for name, split in self.splits.items()
-        }
-        corpus = self.corpus
+        scheme, corpus = self.extractor.scheme, self.corpus
         return {
             "name": corpus.name,
             "source": corpus.source,
             "fingerprint": corpus.fingerprint,
             "vectors_fingerprint": hashlib.sha256(self.vectors.matrix.tobytes()).hexdigest()[:16],
-            **facts,
+            **{name: report.facts(scheme, split) for name, split in self.splits.items()},
         }
 
 
@@ -164,11 +156,8 @@ def tell_start(prepared: Prepared, parameters: int) -> None:
     """Print what is trained on, and what its tokens and vectors can give."""
     config, extractor = prepared.config, prepared.extractor
     say(f"{prepared.corpus.name} from {prepared.corpus.source}")
-    facts = prepared.facts
     for name in SPLITS:
-        sentences, spans, best = facts[name].values()
-        reach = f"  ceiling of {config.tokenizer} and {config.tags}: F1 {best:.4f}" if spans else ""
-        say(f"  {name:<5} {sentences:>6,} sentences  {spans:>6,} terms{reach}")
+        report.tell_facts(name, prepared.facts[name], config)
     if extractor.lexicon.vectors.dimension:
         for name in ("train", "test"):
             counts = Counter(chain.from_iterable(prepared.splits[name].words))

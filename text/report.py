@@ -1,4 +1,4 @@
-"""What a finished run shows: its scores, pictures and predictions, and lines on the terminal."""
+"""What a run shows: facts of its corpus, scores, pictures, predictions, lines on the terminal."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,13 +15,30 @@ from text.error_report import write_errors
 from text.extractor import Extractor, Tokenized
 from text.semeval import write_predictions
 from text.sentences import Sentence, Span
-from text.tags import TagScheme
+from text.tags import TagScheme, ceiling
 
 SCORERS = {
     "exact": "exact span (official)",
     "token": "token, without padding",
     "keyword": "distinct keyword of a sentence",
 }
+
+
+def facts(scheme: TagScheme, split: Tokenized) -> dict[str, Any]:
+    """Of a split: sentences, spans, and the tokens' ceiling, the F1 of its gold tags."""
+    return {
+        "sentences": len(split.sentences),
+        "spans": sum(len(sentence.spans) for sentence in split.sentences),
+        "ceiling": ceiling(split.sentences, split.tokens, scheme),
+    }
+
+
+def tell_facts(name: str, facts: dict[str, Any], config: TextConfig) -> None:
+    """Print the facts of a split in a line."""
+    line = f"  {name:<5} {facts['sentences']:>6,} sentences  {facts['spans']:>6,} terms"
+    if facts["spans"]:
+        line += f"  ceiling of {config.tokenizer} and {config.tags}: F1 {facts['ceiling']:.4f}"
+    say(line)
 
 
 def predicted_spans(

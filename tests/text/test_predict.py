@@ -65,7 +65,8 @@ def test_an_average_of_a_run_with_itself_is_that_run(runs, capsys):
     both = run_predict(capsys, runs, *TEXTS, format="jsonl")
     assert alone == twice and alone != both
     launch({"devices": 1}, mode="eval", run=runs)
-    assert "2 runs averaged" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "2 runs averaged" in said and "ceiling of words and bio: F1 1.0000" in said
 
 
 def test_a_json_line_has_the_text_and_its_distinct_terms(runs, capsys):
