@@ -170,9 +170,8 @@ def check(shape: tuple[int, int, int], sides: dict[str, Calls]) -> str:
             # Of paths as good, either may be the best.
             np.testing.assert_allclose(score, other, rtol=1e-5)
     if "torch-struct" in sides:
-        edges = (
-            sides["torch-struct"]["marginals"]().detach().cpu().numpy()
-        )  # [B, T - 1, next, previous]
+        # [B, T - 1, next, previous]
+        edges = sides["torch-struct"]["marginals"]().detach().cpu().numpy()
         assert np.abs(edges[:, 0].sum(axis=1) - marginals[:, 0]).max() < 5e-3
         paths = sides["torch-struct"]["Viterbi"]().detach().cpu().numpy()
         assert (paths[:, 0].sum(axis=1).argmax(-1) == tags[:, 0]).all()

@@ -21,5 +21,6 @@ def prepare_both() -> None:
             f"benchmarks: jax computes on {ours.describe()}, torch on {DEVICE.type}: install both "
             "for the same device, or set CUDA_VISIBLE_DEVICES= and JAX_PLATFORMS=cpu"
         )
-    torch.set_float32_matmul_precision("high")
-    torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.benchmark = True
+    if not ours.on_cpu:
+        torch.set_float32_matmul_precision("high")
+        torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.benchmark = True
