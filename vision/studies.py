@@ -255,8 +255,9 @@ _FURTHER = [
         base={"model": "cnn"},
         arms={
             "constant": {"schedule": "constant", "learning_rate": 0.02},
-            "step": {"schedule": "step"},
-            "cosine": {"schedule": "cosine"},
+            "step": {"schedule": "step", "warmup_epochs": 0.5},
+            "cosine": {"schedule": "cosine", "warmup_epochs": 0.5},
+            "cosine at once": {"schedule": "cosine"},
             "one cycle": {"schedule": "one_cycle"},
         },
         baseline="constant",
@@ -265,8 +266,9 @@ _FURTHER = [
             _CPU_CNN,
             _NOTE_CNN.format(30),
         ),
-        note="The schedules that fall have a peak of 0.1, the constant rate is 0.02: each would "
-        "be at a disadvantage at the other's.",
+        note="The schedules that fall have a peak of 0.1, to which they rise for half an epoch, one "
+        "cycle for longer and cosine at once not at all; the constant rate is 0.02: each would be "
+        "at a disadvantage at the other's.",
     ),
     _study(
         name="pooling",
