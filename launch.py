@@ -207,7 +207,8 @@ def run_to_exit_status(program: Callable[[], None]) -> int:
         _discard_output()
         return 141
     except OSError as error:
-        return _fail(error, 2)
+        named = error.filename is not None and error.strerror
+        return _fail(f"{error.filename}: {error.strerror}" if named else error, 2)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise

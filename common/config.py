@@ -1,24 +1,34 @@
 """Frozen configurations: override, check, and go to JSON and back."""
 
 import dataclasses
+import difflib
 import json
 import math
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
 from common.errors import InputError
 
 Config = TypeVar("Config")
+MANY = 8  # of more names than these an unknown one's likely meaning is told apart
 
 
 def check_choice(what: str, value: str, choices: Iterable[str]) -> str:
     """Return `value` if it is one of `choices`; else an InputError that lists them."""
     names = list(choices)
     if value not in names:
-        raise InputError(f"{what}={value} is unknown: choose one of {', '.join(names)}")
+        raise InputError(f"{what}={value} is unknown{suggest(value, names)}")
     return value
+
+
+def suggest(value: str, names: Sequence[str]) -> str:
+    """What to choose instead of an unknown name; of many names the one that was meant first."""
+    folded = {name.lower(): name for name in names}
+    alike = difflib.get_close_matches(str(value).lower(), folded, n=1)
+    meant = f" (did you mean {folded[alike[0]]}?)" if alike and len(names) > MANY else ""
+    return f"{meant}: choose one of {', '.join(names)}"
 
 
 def check_range(
@@ -53,7 +63,7 @@ def parse(kind: type, name: str, value: Any) -> Any:
     """
     hints = get_type_hints(kind)
     if name not in hints:
-        raise InputError(f"{name} is not a setting: choose one of {', '.join(hints)}")
+        raise InputError(f"{name} is not a setting{suggest(name, list(hints))}")
     if value is None or _fits(value, hints[name]):
         return value
     text = ",".join(map(str, value)) if isinstance(value, list) else str(value)

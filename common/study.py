@@ -18,10 +18,14 @@ from common.config import check_choice, read_json
 from common.errors import InputError
 
 BUDGETS = ("quick", "cpu", "full")
+MAX_SEEDS = 1000
 # In a setting of an arm, the word vectors that --vectors names.
 VECTORS = "{vectors}"
 
 PATHS = ("data_dir", "train_file", "val_file", "test_file")
+
+# Of a run's summary, what every study reads.
+NEEDED = ("seconds", "device", "precision", "jax")
 
 Settings = Mapping[str, Any]
 
@@ -131,12 +135,11 @@ class Run:
 
         Else the run is to be resumed, which writes them again without training.
         """
-        counts = self.folder / "test_counts.npz"
         try:
-            self.read_summary()
+            whole = set(NEEDED) <= set(self.read_summary())
         except InputError:
             return False
-        return not counts.exists() or zipfile.is_zipfile(counts)
+        return whole and zipfile.is_zipfile(self.folder / "test_counts.npz")
 
     def read_summary(self) -> dict[str, Any]:
         """What a finished run found."""
@@ -163,6 +166,8 @@ def check_study(study: Study, task: Task) -> None:
         check_choice("reported", arm, study.arms)
     folders = [slug(arm).lower() for arm in study.arms]
     for arm, folder in zip(study.arms, folders, strict=True):
+        if not arm.strip():
+            raise InputError("an arm has no name: give it one")
         if folders.count(folder) > 1:
             raise InputError(f"the arm '{arm}' has the folder of another: name it differently")
 
@@ -208,22 +213,53 @@ def resolve_arms(
     return arms
 
 
+def check_given(arms: Mapping[str, dict[str, Any]], task: Task, given: Settings) -> None:
+    """InputError for a setting beside --study in which the arms differ by their --config.
+
+    Args:
+        arms: their settings, without the given ones.
+        task: of the study.
+        given: settings given beside --study.
+    """
+    try:
+        configs = {arm: _check_arm(arm, settings, task) for arm, settings in arms.items()}
+    except InputError:  # it may need what is given, such as where the data are
+        return
+    for name in given:
+        values = {arm: getattr(config, name) for arm, config in configs.items()}
+        (one, first), *others = values.items()
+        for other, value in others:
+            if value != first:
+                raise InputError(
+                    f"--{name} is {first} in the arm '{one}' and {value} in '{other}': leave it "
+                    "out, since it would change what is compared"
+                )
+
+
+def _check_arm(arm: str, settings: dict[str, Any], task: Task) -> Any:
+    """The configuration of an arm; InputError if it cannot be trained."""
+    try:
+        return task.check(dict(settings))
+    except InputError as error:
+        raise InputError(f"arm '{arm}': {error}") from None
+
+
 def make_runs(
     arms: Mapping[str, dict[str, Any]], task: Task, seeds: int, folder: Path
 ) -> list[Run]:
     """The runs of a study, seed by seed, so that a study cut short still compares all arms.
 
-    Raises InputError for an arm that cannot be trained.
+    Raises InputError for an arm that cannot be trained, or that is another one again.
     """
-    configs = {}
+    configs: dict[str, Any] = {}
     for arm, settings in arms.items():
-        try:
-            configs[arm] = task.check(dict(settings))
-            for name in PATHS:
-                if settings.get(name) and not Path(settings[name]).expanduser().exists():
-                    raise InputError(f"--{name}={settings[name]} does not exist")
-        except InputError as error:
-            raise InputError(f"arm '{arm}': {error}") from None
+        config = _check_arm(arm, settings, task)
+        for name in PATHS:
+            if settings.get(name) and not Path(settings[name]).expanduser().exists():
+                raise InputError(f"arm '{arm}': --{name}={settings[name]} does not exist")
+        if twins := [other for other, known in configs.items() if known == config]:
+            raise InputError(f"the arms '{twins[0]}' and '{arm}' are the same: change one")
+        configs[arm] = config
     return [
         Run(
             arm,

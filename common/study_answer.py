@@ -24,7 +24,11 @@ def answer(study: Study, rows: Sequence[Row], metrics: Mapping[str, str]) -> str
     if len(rows) == 1:
         told = [f"{best.arm} has a {words} of {format_score(best)}{_over(best)}."]
     else:
-        above = f": {_describe(best.comparison, study.baseline)}" if best.comparison else ""
+        above = ""
+        if found := best.comparison:
+            some = found.n < len(best.scores)
+            shared = f"; over the {found.n} of them that both have, " if some else ": "
+            above = f"{shared}{_describe(found, study.baseline)}"
         told = [f"{best.arm} has the best {words}, {format_score(best)}{_over(best)}{above}."]
     told += _others(study, [row for row in rows if row is not best])
     told += _agreement(study, rows)

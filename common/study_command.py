@@ -15,10 +15,13 @@ from common.modes import was_given
 from common.run_folder import FREE_ON_RESUME
 from common.study import (
     BUDGETS,
+    MAX_SEEDS,
+    PATHS,
     Budget,
     Run,
     Study,
     Task,
+    check_given,
     check_study,
     list_studies,
     make_runs,
@@ -36,6 +39,9 @@ from common.writer import say
 
 # The launcher's flags that go with --study.
 USED = {"study", "seeds", "budget", "jobs", "vectors", "workdir"}
+MAX_JOBS = 1000
+# What says which data are meant; the other settings beside --study say how small it is to be.
+OF_DATA = {*PATHS, "dataset", "columns", "merge_repeated"}
 
 
 def run_study(
@@ -69,10 +75,14 @@ def run_study(
     if not budget.comparable:
         study = dataclasses.replace(study, reported={})
     _check_settings(study, task, budget, name, settings)
-    arms = resolve_arms(study, budget, settings, launcher["vectors"])
     stem = "-".join(filter(None, ("study", slug(study.name), name)))
     folder = Path(launcher["workdir"] or Path("runs") / stem)
-    runs = make_runs(arms, task, launcher["seeds"] or study.seeds, folder)
+    try:
+        arms = resolve_arms(study, budget, settings, launcher["vectors"])
+        check_given(resolve_arms(study, budget, {}, launcher["vectors"]), task, settings)
+        runs = make_runs(arms, task, launcher["seeds"] or study.seeds, folder)
+    except InputError as error:
+        raise InputError(f"--study={launcher['study']}: {error}") from None
     _check_folder(folder, study, arms)
     left_out = [arm for arm in study.arms if arm not in arms and arm not in budget.without]
     missing = f"Left out without --vectors=FILE: {', '.join(left_out)}." if left_out else ""
@@ -103,10 +113,14 @@ def run_study(
 def _full_command(
     study: Study, budget: str, launcher: Mapping[str, Any], settings: Mapping[str, Any]
 ) -> str:
-    """What runs a known study at its own size; "" where that is done, or for a study of a file."""
-    if budget in ("", "full"):
+    """What runs a study at its report's size; "" where that is done, or there is none."""
+    full = study.budgets.get("full")
+    if budget == "full" or full is None:
         return ""
-    chosen = {"study": study.name, "budget": "full", "vectors": launcher["vectors"], **settings}
+    data = {name: value for name, value in settings.items() if name in OF_DATA}
+    if full.needs_data and not data:
+        data["data_dir"] = "FOLDER"
+    chosen = {"study": study.name, "budget": "full", "vectors": launcher["vectors"], **data}
     return shlex.join(["python", "launch.py", *to_flags(chosen)])
 
 
@@ -146,9 +160,9 @@ def _check_launcher(launcher: Mapping[str, Any], settings: Mapping[str, Any]) ->
         given = [name for name in extra if launcher.get(name) or name in settings]
         if given:
             raise InputError(f"--{given[0]} does not go with --study=list: leave it out")
-    for name in ("seeds", "jobs"):
+    for name, most in (("seeds", MAX_SEEDS), ("jobs", MAX_JOBS)):
         if launcher[name] is not None:
-            configs.check_range(f"--{name}", launcher[name], 1)
+            configs.check_range(f"--{name}", launcher[name], 1, most)
 
 
 def _find_study(
@@ -163,9 +177,8 @@ def _find_study(
         task, studies = find()
         known |= {study.name: (study, task) for study in studies}
     if name not in known:
-        raise InputError(
-            f"--study={name} is unknown: choose one of {', '.join(known)}; or list, or a .yaml file"
-        )
+        choices = configs.suggest(name, list(known))
+        raise InputError(f"--study={name} is unknown{choices}; or list, or a .yaml file")
     study, task = known[name]
     check_study(study, task)
     return study, task
@@ -206,11 +219,16 @@ def _check_folder(folder: Path, study: Study, arms: Mapping[str, Mapping[str, An
             raise InputError(f"--workdir={folder} holds something else: choose another folder")
         return
     saved = configs.read_json(path)
+    if not isinstance(saved.get("arms"), dict):
+        raise InputError(f"{path} is not as a study writes it: restore it from a copy")
+    if saved.get("study") != study.name:
+        raise InputError(f"{folder} holds the study {saved.get('study')}: choose another --workdir")
     for arm in {**saved["arms"], **arms}:
         old, new = saved["arms"].get(arm), arms.get(arm)
         if old is None or new is None:
             raise InputError(
-                f"{folder} holds a study {'without' if old is None else 'with'} the arm '{arm}': "
+                f"{folder} holds this study {'without' if old is None else 'with'} the arm "
+                f"'{arm}', {'which is' if old is None else 'but it is not'} among its arms now: "
                 "choose another --workdir"
             )
         for name in {**old, **new}:
@@ -247,10 +265,10 @@ def _train(
     say(f"{study.name}: {study.question}")
     seeds = len(runs) // arms
     say(
-        f"{len(runs)} runs ({arms} arms, {seeds} {'seed' if seeds == 1 else 'seeds'}){finished}; "
-        f"in {folder}"
+        f"{len(runs)} runs ({arms} {'arm' if arms == 1 else 'arms'}, {seeds} "
+        f"{'seed' if seeds == 1 else 'seeds'}){finished}; in {folder}"
     )
-    if together:
+    if together and progress.done < len(runs):
         say(f"they are light: up to {jobs} train together (--jobs=1: one by one)")
     runner = Runner(program, task.name, folder, jobs, lock, compile_once=together)
     runner.run_all(runs, progress)

@@ -22,7 +22,7 @@ import yaml
 
 from common.config import check_choice, parse
 from common.errors import InputError
-from common.study import Study, Task, check_study, slug
+from common.study import MAX_SEEDS, Study, Task, check_study, slug
 
 REQUIRED = ("question", "task", "arms")
 TEXTS = ("name", "question", "task", "baseline", "metric", "source", "note")
@@ -106,6 +106,8 @@ def _read_yaml(path: Path) -> dict[Any, Any]:
         mark = getattr(error, "problem_mark", None)
         place = f" line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or " ".join(str(error).split())
+        if problem.startswith("but "):  # the second half of PyYAML's sentence
+            problem = f"{getattr(error, 'context', None) or 'it begins as one'}, {problem}"
         raise InputError(f"{path}{place} is not YAML: {problem}") from None
     if not isinstance(content, dict):
         raise InputError(f"{path} is no study: it must have the keys {', '.join(REQUIRED)}")
@@ -118,8 +120,8 @@ def _make_study(path: Path, content: dict[Any, Any], texts: dict[str, str], task
         raise InputError("arms is empty: name at least one")
     settings = {name: _settings(f"arms.{name}", value, task) for name, value in arms.items()}
     seeds = content.get("seeds", 3)
-    if isinstance(seeds, bool) or not isinstance(seeds, int) or seeds < 1:
-        raise InputError(f"seeds is {seeds!r}: it must be a whole number, at least 1")
+    if isinstance(seeds, bool) or not isinstance(seeds, int) or not 1 <= seeds <= MAX_SEEDS:
+        raise InputError(f"seeds is {seeds!r}: it must be a whole number from 1 to {MAX_SEEDS}")
     shown = content.get("shown", [])
     if not isinstance(shown, list):
         raise InputError(f"shown is {shown!r}: it must be a list of metrics")

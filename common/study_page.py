@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 
 from common.study_plots import Panel, page_panels
-from common.study_report import METHOD, Report, table_cells
+from common.study_report import Report, table_cells
 
 CSS = Path(__file__).with_name("study_page.css")
 
@@ -62,7 +62,7 @@ def _table(report: Report) -> Iterable[str]:
         values = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
         yield f'<tr><th scope="row">{escape(arm)}</th>{values}</tr>'
     yield "</tbody></table></div>"
-    yield f'<p class="soft">{escape(METHOD)}</p>'
+    yield f'<p class="soft">{escape(report.method)}</p>'
     if report.failures:
         yield "<h2>Failed runs</h2>\n<ul>"
         for run, reason in report.failures.items():

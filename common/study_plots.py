@@ -26,6 +26,7 @@ COLOURS = (BLUE, VERMILION, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 LINES = ("-", "--", "-.", ":")
 MARKERS = ("o", "s", "^", "D", "v")
 NAME_LENGTH = 26
+LEGEND_POINTS = 32  # below the axes, whose ticks and label are above it
 
 
 class Panel(NamedTuple):
@@ -100,6 +101,8 @@ def drawn_curves(results: Sequence[Result], task: Task) -> list[tuple[str, str]]
 
 def draw_scores(axes: Axes, rows: Sequence[Row], baseline: str, words: str) -> None:
     """A bar per arm with its deviation, a dot per seed, and the reported number as a diamond."""
+    from matplotlib.transforms import ScaledTranslation
+
     places = range(len(rows))
     axes.barh(
         places,
@@ -128,7 +131,13 @@ def draw_scores(axes: Axes, rows: Sequence[Row], baseline: str, words: str) -> N
             zorder=4,
             label="reported",
         )
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), frameon=False)
+        below = ScaledTranslation(0, -LEGEND_POINTS / 72, axes.figure.dpi_scale_trans)
+        axes.legend(
+            loc="upper center",
+            bbox_to_anchor=(0.5, 0),
+            bbox_transform=axes.transAxes + below,
+            frameon=False,
+        )
     _name_arms(axes, rows)
     axes.set_xlabel(words, parse_math=False)
     axes.set_title("mean and deviation; a dot for each seed", fontsize=10)

@@ -2,9 +2,29 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from common.study import Run
 from common.writer import PLAIN_SECONDS, say
+
+START_SECONDS = 10.0  # of a run, about, that are not training: its start, compilation, pictures
+
+
+@dataclass
+class _Going:
+    """A run that goes on.
+
+    Attributes:
+        begun: when.
+        before: epochs that it had finished by then.
+        first: epochs when more were first seen; these took the compilation too.
+        seen: when that was, 0 before.
+    """
+
+    begun: float
+    before: int
+    first: int = 0
+    seen: float = 0.0
 
 
 class StudyProgress:
@@ -13,13 +33,14 @@ class StudyProgress:
     def __init__(self, runs: Sequence[Run], metric: str, words: str, jobs: int):
         """Args: metric and what it is called; `jobs` runs go on together."""
         self._runs, self._metric, self._words, self._jobs = runs, metric, words, jobs
-        self._begun: dict[Run, float] = {}
+        self._going: dict[Run, _Going] = {}
         self._failed: set[Run] = set()
         self._seconds: dict[str, list[float]] = {}
         self._told = time.monotonic()
         for run in runs:
             if run.finished:  # before this session: training alone is known
-                self._seconds.setdefault(run.arm, []).append(run.read_summary()["seconds"])
+                seconds = run.read_summary()["seconds"] + START_SECONDS
+                self._seconds.setdefault(run.arm, []).append(seconds)
 
     @property
     def done(self) -> int:
@@ -27,28 +48,31 @@ class StudyProgress:
         return sum(run.finished or run in self._failed for run in self._runs)
 
     def begin(self, run: Run) -> None:
-        self._begun[run] = time.monotonic()
+        self._going[run] = _Going(time.monotonic(), finished_epochs(run))
         say(f"[{self._place(run)}] {run.title}{self._left()}")
 
     def finish(self, run: Run) -> None:
-        seconds = time.monotonic() - self._begun.pop(run)
+        seconds = time.monotonic() - self._going.pop(run).begun
         self._seconds.setdefault(run.arm, []).append(seconds)
         score = run.read_summary().get(self._metric)
         shown = f"{self._words} {score:.4f}, " if isinstance(score, float) else ""
         say(f"[{self._place(run)}] {run.title}: {shown}{format_seconds(seconds)}{self._left()}")
 
     def fail(self, run: Run, reason: str) -> None:
-        self._begun.pop(run, None)
+        self._going.pop(run, None)
         self._failed.add(run)
         say(f"[{self._place(run)}] {run.title} FAILED: {reason}")
 
     def tell(self) -> None:
         """Now and then a line of what goes on."""
-        if not self._begun or time.monotonic() - self._told < PLAIN_SECONDS:
+        for run, going in self._going.items():
+            if not going.seen and (epoch := finished_epochs(run)) > going.before:
+                going.first, going.seen = epoch, time.monotonic()
+        if not self._going or time.monotonic() - self._told < PLAIN_SECONDS:
             return
         self._told = time.monotonic()
         now = ", ".join(
-            f"{run.title} at epoch {finished_epochs(run)}/{run.epochs}" for run in self._begun
+            f"{run.title} at epoch {finished_epochs(run)}/{run.epochs}" for run in self._going
         )
         say(f"{self.done}/{len(self._runs)} runs done; {now}{self._left()}")
 
@@ -67,7 +91,7 @@ class StudyProgress:
         mean = sum(known) / len(known)
         left = 0.0
         for run, seconds in durations.items():
-            spent = time.monotonic() - self._begun[run] if run in self._begun else 0.0
+            spent = time.monotonic() - self._going[run].begun if run in self._going else 0.0
             left += max((mean if seconds is None else seconds) - spent, 0.0)
         return f"; about {format_seconds(left / min(self._jobs, len(open_runs)))} left"
 
@@ -75,9 +99,14 @@ class StudyProgress:
         """Seconds of a whole run, by its arm's other runs or by its own epochs so far."""
         if done := self._seconds.get(run.arm):
             return sum(done) / len(done)
-        if run in self._begun and (epoch := finished_epochs(run)):
-            return (time.monotonic() - self._begun[run]) * run.epochs / epoch
-        return None
+        going = self._going.get(run)
+        if not going or not going.seen:
+            return None
+        epoch, started = finished_epochs(run), going.seen - going.begun
+        if epoch == going.first:
+            return started * (run.epochs - going.before) / (epoch - going.before)
+        later = (time.monotonic() - going.seen) / (epoch - going.first)
+        return started + later * (run.epochs - going.first)
 
 
 def format_seconds(seconds: float) -> str:

@@ -46,9 +46,27 @@ class Report:
 
     @property
     def answer(self) -> str:
-        failed = len(self.failures)
-        lost = f" {failed} {'run' if failed == 1 else 'runs'} failed." if failed else ""
-        return answer(self.study, self.rows, self.task.metrics) + lost
+        told = [answer(self.study, self.rows, self.task.metrics)]
+        there = [row.arm for row in self.rows]
+        if absent := [arm for arm in self.arms if arm not in there]:
+            told.append(f"Without a result: {', '.join(absent)}.")
+        if self.study.baseline in absent:
+            told.append(f"{self.study.baseline} is the baseline, so that nothing is compared.")
+        counted = {(row.arm, seed) for row in self.rows for seed in row.scores}
+        found = [(result.arm, result.seed) for result in self.results]
+        if lacking := [f"{arm}, seed {seed}" for arm, seed in found if (arm, seed) not in counted]:
+            told.append(f"No {self.study.metric} in the summary of {'; '.join(lacking)}.")
+        if failed := len(self.failures):
+            told.append(f"{failed} {'run' if failed == 1 else 'runs'} failed.")
+        return " ".join(told)
+
+    @property
+    def method(self) -> str:
+        """What the numbers of the table are, as far as there are such."""
+        found = [row.comparison for row in self.rows if row.comparison]
+        compared = DIFFERENCES if found else ""
+        sampled = BOOTSTRAP if any(each.bootstrap for each in found) else ""
+        return SCORES + compared + sampled + (CONFIDENCE if found else "") + TIMES
 
     @property
     def setting(self) -> str:
@@ -82,12 +100,16 @@ class Report:
         return shlex.join(["python", "launch.py", *flags])
 
 
-METHOD = (
-    "Scores are mean ± standard deviation over seeds. The difference is that of an arm to the "
-    "baseline, seed by seed; its interval and p are those of Student's paired t. The last interval "
-    "is a paired bootstrap over the test examples. Both are at 95 %, and not corrected for the "
-    "number of comparisons. A final score is that of the last epoch, the others are those of the "
-    "selected one. Time is that of a run's training steps."
+SCORES = "Scores are mean ± standard deviation over seeds."
+DIFFERENCES = (
+    " The difference is that of an arm to the baseline, seed by seed; its interval and p are those "
+    "of Student's paired t."
+)
+BOOTSTRAP = " The last interval is a paired bootstrap over the test examples."
+CONFIDENCE = " Intervals are at 95 %, and not corrected for the number of comparisons."
+TIMES = (
+    " A final score is that of the last epoch, the others are those of the selected one. Time is "
+    "that of a run's training steps."
 )
 
 
@@ -165,26 +187,33 @@ def write_markdown(path: Path, report: Report) -> None:
     """The question, the answer, the figures, the table, the arms and their commands."""
     header, cells = table_cells(report)
     lines = [
-        f"# {report.study.name}: {report.study.question}", "", report.answer, "",
-        f"*{report.setting}*", "",
-        *(line for note in report.notes for line in (note, "")),
-        _line(header), "|" + "---|" * len(header), *(_line(row) for row in cells), "", METHOD, "",
+        f"# {_plain(report.study.name)}: {_plain(report.study.question)}", "",
+        _plain(report.answer), "", f"*{_plain(report.setting)}*", "",
+        *(line for note in report.notes for line in (_plain(note), "")),
+        _line(header), "|" + "---|" * len(header), *(_line(row) for row in cells), "",
+        report.method, "",
         "![scores of the arms](bars.png)", "", "![curves over the epochs](curves.png)", "",
     ]  # fmt: skip
     if report.failures:
         lines += ["## Failed runs", ""]
-        lines += [f"- {run.title}: {reason}" for run, reason in report.failures.items()] + [""]
+        failed = report.failures.items()
+        lines += [f"- {_plain(run.title)}: {_plain(reason)}" for run, reason in failed] + [""]
     lines += ["## Repeat", "", f"    {report.command}", ""]
     if report.full_command:
         lines += ["at the report's own size:", "", f"    {report.full_command}", ""]
     lines += ["or an arm by itself:", ""]
     for arm in report.arms:
-        lines += [f"- {arm}", "", f"      {report.arm_command(arm)}", ""]
+        lines += [f"- {_plain(arm)}", "", f"      {report.arm_command(arm)}", ""]
     path.write_text("\n".join(lines), encoding="utf-8")
 
 
 def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+    return "| " + " | ".join(_plain(cell).replace("|", "\\|") for cell in cells) + " |"
+
+
+def _plain(text: str) -> str:
+    """A text in a line of Markdown, in which no part of it is a tag."""
+    return " ".join(text.split()).replace("<", "&lt;")
 
 
 def write_figures(folder: Path, report: Report) -> None:

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from common.errors import StoppedBySignal
+from common.errors import InputError, StoppedBySignal
 from common.host import has_tpu
 from common.signals import PARENT_PIPE, StopRequest
 from common.study import Run, to_flags
@@ -44,7 +44,10 @@ def locked(folder: Path) -> Iterator[int]:
 
     A study that was killed leaves runs that are still stopping: they are waited for.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--workdir={folder} cannot be made: {error.strerror}") from None
     with (folder / "lock").open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -266,9 +266,9 @@ _FURTHER = [
             _CPU_CNN,
             _NOTE_CNN.format(30),
         ),
-        note="The schedules that fall have a peak of 0.1, to which they rise for half an epoch, one "
-        "cycle for longer and cosine at once not at all; the constant rate is 0.02: each would be "
-        "at a disadvantage at the other's.",
+        note="The schedules that fall have a peak of 0.1, to which they rise for half an epoch, "
+        "one cycle for longer and cosine at once not at all; the constant rate is 0.02: each would "
+        "be at a disadvantage at the other's.",
     ),
     _study(
         name="pooling",

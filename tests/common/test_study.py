@@ -1,12 +1,16 @@
 """What a study is, and what its arms become."""
 
 import dataclasses
+import json
 
+import numpy as np
 import pytest
 
 from common.errors import InputError
 from common.study import (
+    NEEDED,
     Budget,
+    check_given,
     check_study,
     list_studies,
     make_runs,
@@ -55,10 +59,29 @@ def test_a_run_with_a_damaged_file_is_to_be_resumed(tmp_path):
     assert not run.finished
     (run.folder / "summary.json").write_text("{")
     assert not run.finished
+    np.savez(run.folder / "test_counts.npz", exact_f1=np.zeros((1, 3)))
     (run.folder / "summary.json").write_text("{}")
+    assert not run.finished
+    (run.folder / "summary.json").write_text(json.dumps(dict.fromkeys(NEEDED, 1)))
     assert run.finished
     (run.folder / "test_counts.npz").write_bytes(b"PK")
     assert not run.finished
+    (run.folder / "test_counts.npz").unlink()
+    assert not run.finished
+
+
+def test_what_the_arms_differ_in_cannot_be_given():
+    """Also where only their named configurations differ in it."""
+    arms = {"half": {"rate": 0.5}, "one": {"rate": 1.0}}
+    check_given(arms, TASK, {"epochs": 3})
+    with pytest.raises(InputError, match="--rate is 0.5 in the arm 'half' and 1.0 in 'one': leave"):
+        check_given(arms, TASK, {"rate": 3.0})
+
+
+def test_an_arm_is_not_another_one_again(tmp_path):
+    arms = {"a": {"rate": 0.5}, "b": {"rate": 1.0}, "c": {"rate": 0.5}}
+    with pytest.raises(InputError, match="the arms 'a' and 'c' are the same: change one"):
+        make_runs(arms, TASK, 1, tmp_path)
 
 
 def test_names_must_fit():
@@ -68,6 +91,7 @@ def test_names_must_fit():
         ({"shown": ("f1",)}, "metric=f1 is unknown"),
         ({"reported": {"x": 1.0}}, "reported=x is unknown"),
         ({"arms": {}}, "the study toy-rates has no arm"),
+        ({"arms": {"half": {}, " ": {}}, "reported": {}}, "an arm has no name: give it one"),
         (
             {"arms": {"half": {}, "Half!": {}}, "reported": {}},
             "the arm 'half' has the folder of another",

@@ -73,9 +73,29 @@ def test_the_markdown_has_the_table_and_the_commands(tmp_path, report):
     text = (tmp_path / "study.md").read_text()
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert len(rows) == 5 and len({row.replace("\\|", "").count("|") for row in rows}) == 1
-    assert "| one <b> | 0.6000 ± 0.0300 | +0.1000 |" in text and "| two \\| 2 | 0.4000 |" in text
-    assert "python launch.py --task=toy --epochs=2" in text and report.answer in text
-    assert report.full_command in text
+    assert "| one &lt;b> | 0.6000 ± 0.0300 | +0.1000 |" in text and "| two \\| 2 | 0.4000 |" in text
+    assert (
+        "python launch.py --task=toy --epochs=2" in text
+        and report.answer.replace("<", "&lt;") in text
+    )
+    assert report.full_command in text and report.method in text
+    for word in ("Student", "bootstrap over the test examples", "not corrected"):
+        assert word in report.method
+
+
+def test_what_has_no_result_is_told():
+    arms, results = dict(STUDY.arms), [r for r in make_results() if r.arm != "half"]
+    del results[-1].values["test/accuracy"]
+    report = make_report(
+        STUDY, TASK, arms, budget="", notes=(), results=results, failures={}, command=""
+    )
+    for said in (
+        "Without a result: half, two | 2.",
+        "half is the baseline, so that nothing is compared.",
+        "No test/accuracy in the summary of two | 2, seed 0.",
+    ):
+        assert said in report.answer
+    assert "Student" not in report.method and "bootstrap" not in report.method
 
 
 def test_the_csv_is_exact(tmp_path, report):

@@ -13,7 +13,7 @@ import pytest
 
 from common import study_progress, study_runs
 from common.errors import FailedRunsError, InputError, StoppedBySignal
-from common.study import make_runs
+from common.study import Budget, make_runs
 from common.study_command import run_study
 from common.study_progress import StudyProgress
 from tests.common.study_cases import FAKE_LAUNCH, STUDY, TASK
@@ -171,9 +171,10 @@ def test_progress_is_told_now_and_then_with_the_time_left(tmp_path, monkeypatch,
     progress = StudyProgress(runs, "test/accuracy", "accuracy", jobs=1)
     progress.begin(runs[0])
     runs[0].folder.mkdir(parents=True)
-    (runs[0].folder / "metrics.jsonl").write_text('{"epoch": 1}\n')
     for second in range(80):
         clock[0] = 100.0 + second
+        if second == 30:
+            (runs[0].folder / "metrics.jsonl").write_text('{"epoch": 1}\n')
         progress.tell()
     told = capsys.readouterr().out.splitlines()
     # One of two epochs took 30 s, so that the other takes as long, and the other run twice that.
@@ -182,6 +183,25 @@ def test_progress_is_told_now_and_then_with_the_time_left(tmp_path, monkeypatch,
         "0/2 runs done; half, seed 0 at epoch 1/2; about 2 min left",
     ]
     assert len(told) == 3
+
+
+def test_the_time_left_is_that_of_later_epochs(tmp_path, monkeypatch, capsys):
+    """The first epoch has the compilation; epochs of an earlier session took no time of this."""
+    run = make_runs({"half": {"rate": 0.5, "epochs": 12}}, TASK, 1, tmp_path)[0]
+    run.folder.mkdir(parents=True)
+    rows = run.folder / "metrics.jsonl"
+    rows.write_text('{"epoch": 0}\n' * 2)
+    clock = [100.0]
+    monkeypatch.setattr(study_progress.time, "monotonic", lambda: clock[0])
+    progress = StudyProgress([run], "test/accuracy", "accuracy", jobs=1)
+    progress.begin(run)
+    for second in range(41):
+        clock[0] = 100.0 + second
+        if second in (20, 25, 30):
+            rows.write_text(rows.read_text() + '{"epoch": 0}\n')
+        progress.tell()
+    told = capsys.readouterr().out.splitlines()
+    assert told[1] == "0/1 runs done; half, seed 0 at epoch 5/12; about 35 s left"
 
 
 @pytest.mark.parametrize(
@@ -195,11 +215,16 @@ def test_progress_is_told_now_and_then_with_the_time_left(tmp_path, monkeypatch,
         ({"seeds": 0}, {}, "--seeds=0 is out of range: it must be at least 1"),
         ({"jobs": -1}, {}, "--jobs=-1 is out of range"),
         ({"budget": "cpu"}, {}, "--budget=cpu is unknown: choose one of quick"),
-        ({"vectors": "x"}, {}, "--vectors is not used by the study toy-rates"),
-        ({}, {"rate": 2.0}, "--rate is set by the arm 'half' of the study: leave it out"),
+        ({"vectors": "x"}, {}, "--study=toy-rates: --vectors is not used by the study toy-rates"),
+        ({}, {"rate": 2.0}, "--study=toy-rates: --rate is set by the arm 'half' of the study: "),
+        ({"seeds": 10**9}, {}, "--seeds=1e+09 is out of range: it must be at least 1 and at most"),
         ({}, {"seed": 2}, "--seed does not go with --study: --seeds says how many"),
         ({}, {"crf": True}, "--crf does not belong to --task=toy: leave it out"),
-        ({}, {"data_dir": "nowhere"}, "arm 'half': --data_dir=nowhere does not exist"),
+        (
+            {},
+            {"data_dir": "nowhere"},
+            "--study=toy-rates: arm 'half': --data_dir=nowhere does not exist",
+        ),
         ({"study": "list", "seeds": 3}, {}, "--workdir does not go with --study=list"),
         ({"study": "none.yaml"}, {}, "--study=none.yaml cannot be read"),
     ],
@@ -222,12 +247,21 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
     other = with_arm("two | 2", rate=3.0)
     with pytest.raises(InputError, match="holds a study with rate 2.0 in the arm 'two . 2', not 3"):
         call(tmp_path / "s", other)
-    with pytest.raises(InputError, match="holds a study without the arm 'new'"):
+    with pytest.raises(InputError, match="holds this study without the arm 'new'"):
         call(tmp_path / "s", with_arm("new", rate=3.0))
     (tmp_path / "t").mkdir()
     (tmp_path / "t" / "config.json").touch()
     with pytest.raises(InputError, match="holds something else: choose another folder"):
         call(tmp_path / "t")
+    other = dataclasses.replace(STUDY, name="other")
+    with pytest.raises(InputError, match="s holds the study toy-rates: choose another --workdir"):
+        call(tmp_path / "s", other)
+    (tmp_path / "s" / "study.json").write_text("{}")
+    with pytest.raises(InputError, match="study.json is not as a study writes it: restore it"):
+        call(tmp_path / "s")
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="--workdir=.*file cannot be made: File exists"):
+        call(tmp_path / "file")
     (tmp_path / "s" / "study.json").write_text("{")
     with pytest.raises(InputError, match="study.json cannot be read"):
         call(tmp_path / "s")
@@ -238,5 +272,13 @@ def test_a_run_that_can_be_repeated_by_its_command(tmp_path):
     saved = json.loads((tmp_path / "s" / "study.json").read_text())
     assert saved["arms"]["half"] == {"epochs": 2, "rate": 0.5}
     text = (tmp_path / "s" / "study.md").read_text()
-    assert saved["answer"] in text and f"--study={STUDY.name} --budget=full" in text
+    assert saved["answer"].replace("<", "&lt;") in text
     assert starts(tmp_path / "s") == {"half/seed0": 1, "one-b/seed0": 1, "two-2/seed0": 1}
+
+
+def test_the_report_s_size_is_named_with_the_data_and_no_other_setting(tmp_path):
+    full = Budget({"epochs": 9}, needs_data=True)
+    study = dataclasses.replace(STUDY, budgets={**STUDY.budgets, "full": full})
+    call(tmp_path / "s", study, seeds=1, settings={"label": "short"})
+    text = (tmp_path / "s" / "study.md").read_text()
+    assert "    python launch.py --study=toy-rates --budget=full --data_dir=FOLDER\n" in text
