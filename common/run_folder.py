@@ -15,7 +15,8 @@ import dataclasses
 import platform
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -136,6 +137,16 @@ def write_summary(
             f"{workdir}/summary.json cannot be written ({error.strerror}): free some space; "
             "--resume writes it, without training again"
         ) from None
+
+
+@contextmanager
+def scoring() -> Iterator[None]:
+    """While a trained model is scored: Ctrl-C is told what is left."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        warn("all is trained and saved, but not scored: --resume does that, without training again")
+        raise
 
 
 def try_to_draw(workdir: Path, draw: Callable[[], None]) -> None:

@@ -137,10 +137,11 @@ def train(config: TextConfig, workdir: Path, *, resume: bool, command: str) -> d
     tell_start(prepared, parameters)
     say(f"run folder: {workdir}")
     best, progress = run(state, plan)
-    transitions = crf_params(best.variables, len(extractor.scheme.tags))
-    variables = extractor.devices.replicate(best.variables)
-    emissions = prepared.scorer.emissions(variables, prepared.placed["test"])
-    test_tags = decoding.best_tags(transitions, emissions, extractor.allowed)
+    with run_folder.scoring():
+        transitions = crf_params(best.variables, len(extractor.scheme.tags))
+        variables = extractor.devices.replicate(best.variables)
+        emissions = prepared.scorer.emissions(variables, prepared.placed["test"])
+        test_tags = decoding.best_tags(transitions, emissions, extractor.allowed)
     summary = {
         "task": config.task,
         "config": config.config,

@@ -164,11 +164,12 @@ def train(config: VisionConfig, workdir: Path, *, resume: bool, command: str) ->
     tell_choices(classifier.devices, classifier.precision, plan.chunk_steps)
     say(f"run folder: {workdir}")
     best, progress = run(state, plan)
-    test_logits = scorer.score_split(best.variables, dataset.test)
-    scores = scoring.full_score(test_logits, dataset.test.labels, dataset.classes)
-    if config.tta != "none":
-        logits = Scorer(classifier, config.tta).score_split(best.variables, dataset.test)
-        scores |= scoring.tta_score(logits, dataset.test.labels, config.tta)
+    with run_folder.scoring():
+        test_logits = scorer.score_split(best.variables, dataset.test)
+        scores = scoring.full_score(test_logits, dataset.test.labels, dataset.classes)
+        if config.tta != "none":
+            logits = Scorer(classifier, config.tta).score_split(best.variables, dataset.test)
+            scores |= scoring.tta_score(logits, dataset.test.labels, config.tta)
     summary = {
         "task": config.task,
         "config": config.config,

@@ -152,6 +152,12 @@ def test_the_commit_of_the_code(tmp_path, monkeypatch, change):
         assert code["dirty"] == (change == "changed")
 
 
+def test_scoring_that_is_interrupted_is_told(capsys):
+    with pytest.raises(KeyboardInterrupt), run_folder.scoring():
+        raise KeyboardInterrupt
+    assert "trained and saved, but not scored: --resume does that" in capsys.readouterr().err
+
+
 def test_pictures_that_are_interrupted_are_told(tmp_path, capsys):
     def draw():
         raise KeyboardInterrupt
