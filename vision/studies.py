@@ -247,6 +247,8 @@ _FURTHER = [
             {"epochs": 100},
         ),
         shown=("gap/accuracy",),
+        note="The gap shows what each does against overfitting; ten epochs are too few for the "
+        "accuracy to gain by it.",
     ),
     _study(
         name="schedules",
