@@ -88,7 +88,7 @@ def test_width_scales_every_layer_but_the_head(name):
 @pytest.mark.parametrize(
     "name, options, message",
     [
-        ("resnet20", {}, "--model=resnet20 is unknown: choose one of cnn, .*resnet152, plain18"),
+        ("resnet20", {}, "--model=resnet20 is unknown .*: choose one of cnn, .*resnet152, plain18"),
         ("cnn", {"pool": "min"}, "--pool=min is unknown: choose one of max, avg"),
         ("resnet18", {"shortcut": "none"}, "--shortcut=none .*projection, zero_pad"),
         ("resnet18", {"stem": "mnist"}, "--stem=mnist is unknown: choose one of cifar, imagenet"),
