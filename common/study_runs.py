@@ -5,8 +5,8 @@ the compiled programs; for that a run may fail, run out of memory or be killed, 
 go on. Every run is an ordinary `launch.py --resume`, and its folder an ordinary run folder.
 
 Light runs go on together, one on a core, and the first of an arm compiles for all. They do
-not share a program by `vmap`: the steps of five of report B's BiLSTMs, stacked, take 0.9 to 1.1
-of the CPU time of five steps, those of five `cnn_b` twice that (benchmarks/scaling.py), and a
+not share a program by `vmap`: the steps of five of report B's BiLSTMs, stacked, take 0.8 to 1.1
+of the time of five steps, those of five `cnn_b` twice that (benchmarks/scaling.py), and a
 process each keeps all cores busy.
 """
 
