@@ -59,13 +59,12 @@ def make_sides(
     on_gpu = DEVICE.type != "cpu"
     task = our_steps.classifier(name, batch_size, dtype=dtype)
     ours = our_steps.Trainer(task)
+    images, labels = make_images(batch_size)
     network = torch_steps.NETWORKS[name]()
-    make_theirs = partial(
-        torch_steps.ClassifierStep, network, *make_images(batch_size), bfloat16=half
-    )
+    make_theirs = partial(torch_steps.ClassifierStep, network, images, labels, bfloat16=half)
     theirs = make_theirs()
     copy_weights(ours.state.params, theirs.model)
-    model, x = models.create(name, 10, dtype=dtype), jax.device_put(make_images(batch_size)[0])
+    model, x = models.create(name, 10, dtype=dtype), jax.device_put(images)
     apply = jax.jit(lambda variables, x: model.apply(variables, x, train=False))
 
     def our_logits() -> np.ndarray:

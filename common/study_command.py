@@ -77,12 +77,7 @@ def run_study(
     _check_settings(study, task, budget, name, settings)
     stem = "-".join(filter(None, ("study", slug(study.name), name)))
     folder = Path(launcher["workdir"] or Path("runs") / stem)
-    try:
-        arms = resolve_arms(study, budget, settings, launcher["vectors"])
-        check_given(resolve_arms(study, budget, {}, launcher["vectors"]), task, settings)
-        runs = make_runs(arms, task, launcher["seeds"] or study.seeds, folder)
-    except InputError as error:
-        raise InputError(f"--study={launcher['study']}: {error}") from None
+    arms, runs = _plan_runs(study, task, budget, launcher, settings, folder)
     _check_folder(folder, study, arms)
     left_out = [arm for arm in study.arms if arm not in arms and arm not in budget.without]
     missing = f"Left out without --vectors=FILE: {', '.join(left_out)}." if left_out else ""
@@ -108,6 +103,23 @@ def run_study(
             _note_study(folder, study, arms, answer=report.answer)
         _check_end(report, runs)
         shutil.rmtree(folder / "compiled", ignore_errors=True)  # large, and of no more use
+
+
+def _plan_runs(
+    study: Study,
+    task: Task,
+    budget: Budget,
+    launcher: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    folder: Path,
+) -> tuple[dict[str, dict[str, Any]], list[Run]]:
+    """Every arm's settings, and the runs; InputError for what cannot be trained or compared."""
+    try:
+        arms = resolve_arms(study, budget, settings, launcher["vectors"])
+        check_given(resolve_arms(study, budget, {}, launcher["vectors"]), task, settings)
+        return arms, make_runs(arms, task, launcher["seeds"] or study.seeds, folder)
+    except InputError as error:
+        raise InputError(f"--study={launcher['study']}: {error}") from None
 
 
 def _full_command(
