@@ -161,7 +161,7 @@ def _train_epoch(
 
 def _next_steps(plan: Plan, batches: Sequence[Rows], done: int) -> tuple[Callable, Rows]:
     """What runs the batches after `done`, a chunk if enough are left, else one; and their rows."""
-    if plan.train_chunk is not None and 1 < plan.chunk_steps <= len(batches) - done:
+    if 1 < plan.chunk_steps <= len(batches) - done:
         return plan.train_chunk, plan.devices.shard_steps(batches[done : done + plan.chunk_steps])
     return plan.train_step, plan.devices.shard(batches[done])
 

@@ -13,6 +13,9 @@ from common.errors import InputError
 
 SCHEDULES = ("constant", "step", "linear", "cosine", "one_cycle")
 
+# A setting of the optimiser: a number, or inside a compiled program an array that holds it.
+Number = float | jax.Array
+
 WITH_MOMENTUM = ("momentum", "nesterov", "muon")
 
 # The direction of a step for a learning rate of one; only WITH_MOMENTUM use the momentum.
@@ -80,7 +83,7 @@ def keep_norms() -> optax.GradientTransformation:
 
 
 def make_schedule(
-    name: str, peak: float, total_steps: int, *, warmup_steps: int = 0
+    name: str, peak: Number, total_steps: int, *, warmup_steps: int = 0
 ) -> optax.Schedule:
     """Learning rate by step.
 
@@ -88,7 +91,7 @@ def make_schedule(
         name: `constant`; `step`: a tenth at one half and at three quarters of the run;
             `linear` and `cosine`: to zero; `one_cycle`: up for 30 % of the run, then down to almost
             nothing, both by cosine (Smith and Topin 2017, arXiv 1708.07120).
-        peak: the largest learning rate.
+        peak: the largest learning rate; inside a compiled program it may be an array.
         total_steps: updates of the whole run.
         warmup_steps: linear rise from zero before any but `one_cycle`.
 
@@ -102,22 +105,27 @@ def make_schedule(
                 "--warmup_epochs does not go with --schedule=one_cycle, which warms up"
             )
         # optax divides by the length of each phase, so a run has at least four steps.
-        return optax.cosine_onecycle_schedule(max(total_steps, 4), peak)
+        return _scaled(peak, optax.cosine_onecycle_schedule(max(total_steps, 4), 1.0))
     if warmup_steps >= total_steps:
         raise InputError("--warmup_epochs must be shorter than the run: raise --epochs")
     rest = total_steps - warmup_steps
     after = {
-        "constant": lambda: optax.constant_schedule(peak),
+        "constant": lambda: optax.constant_schedule(1.0),
         "step": lambda: optax.piecewise_constant_schedule(
-            peak, {rest // 2: 0.1, rest * 3 // 4: 0.1}
+            1.0, {rest // 2: 0.1, rest * 3 // 4: 0.1}
         ),
-        "linear": lambda: optax.linear_schedule(peak, 0.0, rest),
-        "cosine": lambda: optax.cosine_decay_schedule(peak, rest),
+        "linear": lambda: optax.linear_schedule(1.0, 0.0, rest),
+        "cosine": lambda: optax.cosine_decay_schedule(1.0, rest),
     }[name]()
     if not warmup_steps:
-        return after
-    rise = optax.linear_schedule(0.0, peak, warmup_steps)
-    return optax.join_schedules([rise, after], [warmup_steps])
+        return _scaled(peak, after)
+    rise = optax.linear_schedule(0.0, 1.0, warmup_steps)
+    return _scaled(peak, optax.join_schedules([rise, after], [warmup_steps]))
+
+
+def _scaled(peak: Number, schedule: optax.Schedule) -> optax.Schedule:
+    """A schedule for a peak of one, for another."""
+    return lambda count: peak * schedule(count)
 
 
 def kernel_mask(params: Any, *, conv_only: bool = False) -> Any:
@@ -131,7 +139,7 @@ def make_optimizer(
     schedule: optax.Schedule,
     *,
     momentum: float | None = None,
-    weight_decay: float | None = None,
+    weight_decay: Number | None = None,
     l2: float = 0.0,
     clip: float = 0.0,
     kernel_rate: float = 1.0,
@@ -145,7 +153,7 @@ def make_optimizer(
         momentum: of `momentum`, `nesterov` and `muon`; None is 0.9.
         weight_decay: decoupled (Loshchilov and Hutter 2019, arXiv 1711.05101): each step
             also takes learning rate x weight_decay of every kernel away, whatever the
-            optimiser. None means 0.01 for `adamw` and 0 for the others.
+            optimiser. None means 0.01 for `adamw` and 0 for the others; an array is not 0.
         l2: of the penalty l2 x sum(w^2) on convolution kernels, as Keras defines it; its
             gradient 2 x l2 x w goes through the optimiser.
         clip: largest global norm of the gradient; 0 is off.
@@ -163,7 +171,7 @@ def make_optimizer(
             optax.add_decayed_weights(2 * l2, mask=lambda p: kernel_mask(p, conv_only=True))
         )
     parts.append(DIRECTIONS[name](0.9 if momentum is None else momentum))
-    if weight_decay:
+    if isinstance(weight_decay, jax.Array) or weight_decay:
         parts.append(optax.add_decayed_weights(weight_decay, mask=kernel_mask))
     if (kernel_rate, bias_rate) != (1.0, 1.0):
         rates = {"filters": 1.0, "kernels": kernel_rate, "biases": bias_rate}

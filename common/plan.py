@@ -2,8 +2,9 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import optax
@@ -13,7 +14,10 @@ from common.batching import Rows
 from common.checkpoint import Checkpoints
 from common.parallel import Devices
 from common.state import TrainState
+from common.step import scan_steps
 from common.writer import RunWriter
+
+Step = Callable[..., tuple[TrainState, dict[str, Array]]]
 
 
 @dataclass(frozen=True)
@@ -21,9 +25,8 @@ class Plan:
     """What `fit` needs besides the state; made by the task.
 
     Attributes:
-        train_step: compiled, (state, data, rows, key) -> (state, sums).
-        train_chunk: compiled, the same for the rows of `chunk_steps` steps at a time; what an
-            epoch leaves goes step by step, as all does if `chunk_steps` is 1.
+        step: (state, data, rows, key) -> (state, sums); the same function for all runs whose
+            configurations have the same `training.program_of`.
         data: the training arrays, on the devices.
         epoch_batches: epoch, from 0 -> the rows of each of its steps; of that number alone.
         key: the key of training, on the devices.
@@ -32,11 +35,13 @@ class Plan:
         patience: epochs without a better score before an early stop; 0 is off.
         checkpoint_seconds: longest time between two checkpoints.
         batch_size: examples of a step, on average, for the speed that is shown.
+        chunk_steps: steps made at a time by `train_chunk`; what an epoch leaves goes step by step.
+        align: makes the rows of several runs' steps alike in shape, without effect on the steps.
         unit: what an example is called.
         shown: the metrics in the line that ends an epoch.
     """
 
-    train_step: Callable[..., tuple[TrainState, dict[str, Array]]]
+    step: Step
     data: dict[str, Array]
     epoch_batches: Callable[[int], list[Rows]]
     key: Array
@@ -49,12 +54,22 @@ class Plan:
     steps_per_epoch: int
     batch_size: float
     select: str | None
-    train_chunk: Callable[..., tuple[TrainState, dict[str, Array]]] | None = None
     chunk_steps: int = 1
+    align: Callable[[Sequence[Rows]], Sequence[Rows]] = list
     patience: int = 0
     checkpoint_seconds: float = 600.0
     unit: str = "examples"
     shown: tuple[str, ...] = ("loss", "accuracy")
+
+    @cached_property
+    def train_step(self) -> Step:
+        """`step`, compiled; it donates the state."""
+        return self.devices.compile(self.step, donate_first=True)
+
+    @cached_property
+    def train_chunk(self) -> Step:
+        """Several steps as one program: rows and sums have a first axis, the step."""
+        return self.devices.compile(scan_steps(self.step), donate_first=True)
 
 
 @dataclass
@@ -71,6 +86,22 @@ class Progress:
     @property
     def steps_per_second(self) -> float:
         return self.steps_timed / self.seconds if self.seconds else 0.0
+
+
+@dataclass(frozen=True)
+class Session:
+    """A run that is ready to be trained, by `loop.run`.
+
+    Attributes:
+        plan: of the run.
+        state: the first one, not yet on all devices.
+        finish: (selected state, progress) -> the contents of summary.json; writes all that a run
+            leaves.
+    """
+
+    plan: Plan
+    state: TrainState
+    finish: Callable[[TrainState, Progress], dict[str, Any]]
 
 
 def summarise(plan: Plan, progress: Progress) -> dict[str, Any]:

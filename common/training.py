@@ -1,9 +1,10 @@
 """What the configurations of all tasks share: how a model is optimised, and where."""
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from common import optim
@@ -12,6 +13,8 @@ from common.errors import InputError
 from common.parallel import Devices, fast_bfloat16
 
 PRECISIONS = ("auto", "float32", "bfloat16")
+# Settings that a training step is given as numbers rather than compiled for.
+NUMBERS = ("learning_rate", "weight_decay", "label_smoothing")
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,30 @@ def check_training(config: TrainingConfig) -> None:
             f"--momentum does not apply to --optimizer={config.optimizer}: leave it out"
         )
     make_optimization(config, steps=1000)  # for what its parts find wrong together
+
+
+Config = TypeVar("Config", bound=TrainingConfig)
+
+
+def step_numbers(config: TrainingConfig) -> dict[str, np.ndarray]:
+    """The values of `NUMBERS`, float32 [], for `with_numbers`; without those that are off, of which
+    a step is compiled for doing nothing."""
+    values = {name: getattr(config, name, None) for name in NUMBERS}
+    return {name: np.array(value, np.float32) for name, value in values.items() if value}
+
+
+def with_numbers(config: Config, numbers: dict[str, Any]) -> Config:
+    """The configuration inside a compiled step, of which `numbers` are the step's arguments."""
+    return replace(config, **numbers)
+
+
+def program_of(config: Config) -> Config:
+    """The same for configurations whose steps may be one program: all but the seed and the numbers.
+
+    It is hashable, and of no other use.
+    """
+    alike: dict[str, Any] = dict.fromkeys(step_numbers(config), 1.0)
+    return replace(config, seed=0, **alike)
 
 
 def check_rate(name: str, value: float | None) -> None:

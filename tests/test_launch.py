@@ -249,15 +249,12 @@ from pathlib import Path
 from common.checkpoint import Checkpoints
 from common.writer import RunWriter
 from vision import datasets
-from vision.classifier import Scorer, make_classifier
 from vision.config import make_config
-from vision.train import load_dataset, make_plan
+from vision.train import load_dataset, make_plan, prepare
 
 config = make_config(json.loads(sys.argv[1]))
-data = load_dataset(config)
-classifier = make_classifier(config, data.classes, data.mean, data.std)
 folder = Path(sys.argv[2])
-make_plan(config, data, classifier, Scorer(classifier), Checkpoints(folder), RunWriter(folder))
+make_plan(prepare(config, load_dataset(config)), Checkpoints(folder), RunWriter(folder))
 print(*sorted({name.partition(".")[0] for name in sys.modules}), file=sys.stderr)
 """
 

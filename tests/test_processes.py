@@ -6,14 +6,13 @@ import socket
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from common import loop, processes
 from common.errors import InputError, StoppedBySignal
-from tests.toy import counting, make_plan
+from tests.toy import counting, make_plan, patched
 
 ROOT = Path(__file__).resolve().parents[1]
 TIMING = {"examples_per_second"}
@@ -62,7 +61,7 @@ def test_a_run_moves_between_processes_is_stopped_and_killed_and_ends_the_same(t
     part, state = make_plan(cut, epochs=4)
     send = counting(part.train_step, 3, lambda: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(StoppedBySignal):
-        loop.run(state, replace(part, train_step=send))
+        loop.run(state, patched(part, train_step=send))
 
     ends, _ = two_processes(cut, 4, signal.SIGTERM)  # after step 3 + 4
     for status, told in ends:

@@ -1,6 +1,7 @@
 """A problem small enough to check by hand: linear regression on the frame's contracts."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from common.batching import epoch_batches, gather, steps_per_epoch
 from common.checkpoint import Checkpoints
 from common.layers import example_keys
 from common.parallel import local_devices
-from common.plan import Plan
+from common.plan import Plan, Step
 from common.state import TrainState, create_state
 from common.step import LossFn, make_train_step, scan_steps
 from common.writer import RunWriter
@@ -60,9 +61,8 @@ def make_state(tx: optax.GradientTransformation, *, ema: bool = False) -> TrainS
 
 
 @cache
-def compiled_step(device_count: int, chunk: bool = False) -> Callable[..., tuple[TrainState, dict]]:
-    """(state, data, rows, key) -> (state, sums) with noisy targets, momentum and averages; with
-    `chunk` of several steps."""
+def toy_step(device_count: int) -> Step:
+    """The step of a toy run, with noisy targets, momentum and averages."""
     devices = local_devices(device_count)
     loss_fn = make_loss_fn(noise=0.5, axis_name=devices.axis_name)
     step = make_train_step(loss_fn, TX, ema_decay=0.8, axis_name=devices.axis_name)
@@ -70,7 +70,16 @@ def compiled_step(device_count: int, chunk: bool = False) -> Callable[..., tuple
     def toy_step(state: TrainState, data: dict, rows: dict, key: jax.Array) -> tuple:
         return step(state, gather(data, rows), key)
 
-    return devices.compile(scan_steps(toy_step) if chunk else toy_step, donate_first=True)
+    return toy_step
+
+
+@cache
+def compiled_step(device_count: int, chunk: bool = False) -> Step:
+    """`toy_step` for all plans; with `chunk` of several steps."""
+    step = toy_step(device_count)
+    return local_devices(device_count).compile(
+        scan_steps(step) if chunk else step, donate_first=True
+    )
 
 
 def make_plan(folder: Path, *, device_count: int = 1, **changes: Any) -> tuple[Plan, TrainState]:
@@ -82,8 +91,7 @@ def make_plan(folder: Path, *, device_count: int = 1, **changes: Any) -> tuple[P
         return {"val/score": -abs(float(devices.unreplicate(state.params)["dense"]["bias"]))}
 
     settings: dict[str, Any] = {
-        "train_step": compiled_step(device_count),
-        "train_chunk": compiled_step(device_count, chunk=True),
+        "step": toy_step(device_count),
         "data": devices.replicate(make_data()),
         "epoch_batches": lambda epoch: epoch_batches(0, epoch, 40, 8),
         "key": devices.replicate(jax.random.key(1)),
@@ -97,7 +105,19 @@ def make_plan(folder: Path, *, device_count: int = 1, **changes: Any) -> tuple[P
         "batch_size": 8,
         "select": "val/score",
     }
-    return Plan(**settings | changes), make_state(TX, ema=True)
+    plan = patched(
+        Plan(**settings | changes),
+        train_step=compiled_step(device_count),
+        train_chunk=compiled_step(device_count, chunk=True),
+    )
+    return plan, make_state(TX, ema=True)
+
+
+def patched(plan: Plan, **steps: Callable) -> Plan:
+    """The plan with other compiled steps."""
+    copy = replace(plan)
+    vars(copy).update({name: getattr(plan, name) for name in ("train_step", "train_chunk")} | steps)
+    return copy
 
 
 def assert_same(tree: Any, other: Any) -> None:

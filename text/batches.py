@@ -99,6 +99,12 @@ def with_columns(rows: Rows, width: int) -> Rows:
     return rows | {"column": np.ascontiguousarray(column)}
 
 
+def same_width(steps: Sequence[Rows]) -> list[Rows]:
+    """The rows of several runs' steps, all cut to the width of the widest."""
+    width = max(rows["column"].shape[1] for rows in steps)
+    return [with_columns(rows, width) for rows in steps]
+
+
 def epoch_batches(
     seed: int, epoch: int, lengths: np.ndarray, widths: Sequence[int], batch_size: int
 ) -> list[Rows]:

@@ -13,10 +13,10 @@ from common import processes, run_folder
 from common.checkpoint import Checkpoints
 from common.loop import run
 from common.parallel import local_devices
-from common.plan import Plan, summarise
+from common.plan import Plan, Progress, Session, summarise
 from common.state import TrainState, count_parameters
 from common.step import LossFn, make_train_step
-from common.training import make_optimization
+from common.training import make_optimization, step_numbers, with_numbers
 from common.writer import RunWriter, say
 from text import batches, crf, decoding, report
 from text.config import TextConfig
@@ -63,20 +63,20 @@ def make_plan(
     config, extractor, train = prepared.config, prepared.extractor, prepared.placed["train"]
     devices = extractor.devices
     steps = -(-len(train.lengths) // config.batch_size)
-    tx, schedule = make_optimization(config, steps)
-    step = make_train_step(
-        make_loss_fn(extractor.model), tx, ema_decay=config.ema, axis_name=devices.axis_name
-    )
     init_key, train_key = jax.random.split(jax.random.key(config.seed))
+    loss_fn = make_loss_fn(extractor.model)
 
-    # Step by step everywhere: buckets give neighbouring batches different shapes.
     def train_step(state: TrainState, data: dict, rows: dict, key: Array) -> tuple:
+        tx, _ = make_optimization(with_numbers(config, data["numbers"]), steps)
+        step = make_train_step(loss_fn, tx, ema_decay=config.ema, axis_name=devices.axis_name)
         return step(state, batches.assemble(data["split"], data["tables"], rows), key)
 
     has_val = bool(prepared.corpus.val)
+    tx, schedule = make_optimization(config, steps)
+    # Without chunks: buckets give neighbouring batches different shapes.
     plan = Plan(
-        train_step=devices.compile(train_step, donate_first=True),
-        data=train.data,
+        step=train_step,
+        data=train.data | {"numbers": devices.replicate(step_numbers(config))},
         epoch_batches=lambda epoch: batches.epoch_batches(
             config.seed, epoch, train.lengths, train.widths, config.batch_size
         ),
@@ -92,6 +92,7 @@ def make_plan(
         select="val/exact_f1" if has_val and config.selection == "best" else None,
         patience=config.patience,
         checkpoint_seconds=config.checkpoint_minutes * 60,
+        align=batches.same_width,
         unit="sentences",
         shown=("loss", "exact_f1"),
     )
@@ -114,29 +115,55 @@ def validate(prepared: Prepared, state: TrainState) -> dict[str, float]:
 def train(config: TextConfig, workdir: Path, *, resume: bool, command: str) -> dict[str, Any]:
     """Train, select an epoch, score the test split once, write the run folder.
 
+    Arguments as for `begin`.
+
+    Returns:
+        The contents of summary.json.
+    """
+    session = begin(config, workdir, resume=resume, command=command)
+    return session.finish(*run(session.state, session.plan))
+
+
+def begin(config: TextConfig, workdir: Path, *, resume: bool, command: str) -> Session:
+    """All of a run that comes before its first step.
+
     Args:
         config: a checked configuration.
         workdir: the run folder: new, or with `resume` perhaps that of a stopped run.
         resume: continue from the newest checkpoint, bit for bit.
         command: what was typed, for summary.json.
-
-    Returns:
-        The contents of summary.json.
     """
     processes.from_first(lambda: run_folder.check_run(workdir, config, resume=resume))
     code = run_folder.describe_code(config)
     local_devices(config.devices).check_batch(config.batch_size)
     prepared = prepare(config, load_corpus(config), workdir)
-    extractor, test = prepared.extractor, prepared.splits["test"]
+    lexicon = prepared.extractor.lexicon
     writer = RunWriter(workdir)
     plan, state = make_plan(prepared, Checkpoints(workdir / "checkpoints"), writer)
-    inputs = extractor.lexicon.to_json() | {"fingerprint": prepared.corpus.fingerprint}
+    inputs = lexicon.to_json() | {"fingerprint": prepared.corpus.fingerprint}
     run_folder.open_run(workdir, config, inputs)
     first_command = run_folder.note_command(workdir, command)
-    parameters = count_parameters(state.params) - extractor.lexicon.unread_values
+    parameters = count_parameters(state.params) - lexicon.unread_values
     tell_start(prepared, parameters)
     say(f"run folder: {workdir}")
-    best, progress = run(state, plan)
+    facts = {"params": parameters, "command": first_command, **code}
+
+    def finish(best: TrainState, progress: Progress) -> dict[str, Any]:
+        return _finish(prepared, workdir, facts, plan, best, progress)
+
+    return Session(plan, state, finish)
+
+
+def _finish(
+    prepared: Prepared,
+    workdir: Path,
+    facts: dict[str, Any],
+    plan: Plan,
+    best: TrainState,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Score the selected state, write what a run leaves; `facts` are for summary.json."""
+    config, extractor, test = prepared.config, prepared.extractor, prepared.splits["test"]
     with run_folder.scoring():
         transitions = crf_params(best.variables, len(extractor.scheme.tags))
         variables = extractor.devices.replicate(best.variables)
@@ -152,11 +179,9 @@ def train(config: TextConfig, workdir: Path, *, resume: bool, command: str) -> d
         "seed": config.seed,
         **summarise(plan, progress),
         **report.score(extractor.scheme, test, test_tags, "test"),
-        "params": parameters,
-        "command": first_command,
         "precision": extractor.precision,
         "corpus": prepared.facts,
-        **code,
+        **facts,
     }
     report.tell(workdir, config, summary)
     counts = report.sentence_counts(extractor.scheme, test, test_tags)
@@ -164,7 +189,7 @@ def train(config: TextConfig, workdir: Path, *, resume: bool, command: str) -> d
 
     def draw() -> None:
         report.show_test(workdir, config, extractor, test, test_tags, transitions)
-        report.draw(workdir, config, writer.history, progress.best_epoch)
+        report.draw(workdir, config, plan.writer.history, progress.best_epoch)
 
     run_folder.try_to_draw(workdir, draw)
     return summary

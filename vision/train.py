@@ -1,8 +1,9 @@
 """Train an image classifier and report on it."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,10 +15,10 @@ from common.batching import epoch_batches, gather, steps_per_epoch
 from common.checkpoint import Checkpoints
 from common.loop import run
 from common.parallel import tell_choices
-from common.plan import Plan, summarise
+from common.plan import Plan, Progress, Session, summarise
 from common.state import TrainState, count_parameters
-from common.step import LossFn, make_train_step, scan_steps
-from common.training import make_optimization
+from common.step import LossFn, make_train_step
+from common.training import make_optimization, step_numbers, with_numbers
 from common.writer import RunWriter, say
 from vision import datasets, report, scoring
 from vision.airbench import whiten
@@ -71,30 +72,40 @@ def load_dataset(config: VisionConfig, log: Callable[[str], None] = say) -> Data
     )
 
 
+class Prepared(NamedTuple):
+    """A run before its first step."""
+
+    config: VisionConfig
+    dataset: Dataset
+    classifier: Classifier
+    scorer: Scorer
+
+
+def prepare(config: VisionConfig, dataset: Dataset) -> Prepared:
+    """Make the model for a data set. Raises InputError for what cannot be."""
+    classifier = make_classifier(config, dataset.classes, dataset.mean, dataset.std)
+    return Prepared(config, dataset, classifier, Scorer(classifier))
+
+
 def make_plan(
-    config: VisionConfig,
-    dataset: Dataset,
-    classifier: Classifier,
-    scorer: Scorer,
-    checkpoints: Checkpoints,
-    writer: RunWriter,
+    prepared: Prepared, checkpoints: Checkpoints, writer: RunWriter
 ) -> tuple[Plan, TrainState]:
     """What `fit` needs, and the state before the first step (not yet on all devices)."""
+    config, dataset, classifier, scorer = prepared
     devices = classifier.devices
     devices.check_batch(config.batch_size)
     size = len(dataset.train.labels)
     steps = steps_per_epoch(size, config.batch_size)
-    tx, schedule = make_optimization(config, steps)
     augment = make_augment(config.augment, len(dataset.classes), axis_name=devices.axis_name)
-    step = make_train_step(
-        make_loss_fn(classifier, augment, config.label_smoothing),
-        tx,
-        ema_decay=config.ema,
-        axis_name=devices.axis_name,
-    )
 
     def train_step(state: TrainState, data: dict, rows: dict, key: Array) -> tuple:
-        return step(state, gather(data, rows), key)
+        own = with_numbers(config, data["numbers"])
+        tx, _ = make_optimization(own, steps)
+        loss_fn = make_loss_fn(
+            replace(classifier, **data["channels"]), augment, own.label_smoothing
+        )
+        step = make_train_step(loss_fn, tx, ema_decay=config.ema, axis_name=devices.axis_name)
+        return step(state, gather(data["split"], rows), key)
 
     init_key, train_key = jax.random.split(jax.random.key(config.seed))
     val_images = scorer.place(dataset.val.images)
@@ -105,11 +116,16 @@ def make_plan(
         logits = scorer.logits(state.variables, val_images, len(dataset.val.labels))
         return scoring.score(logits, dataset.val.labels, "val")
 
+    data = {
+        "split": {"image": dataset.train.images, "label": dataset.train.labels},
+        "channels": {"mean": classifier.mean, "std": classifier.std},
+        "numbers": step_numbers(config),
+    }
+    tx, schedule = make_optimization(config, steps)
     plan = Plan(
-        train_step=devices.compile(train_step, donate_first=True),
-        train_chunk=devices.compile(scan_steps(train_step), donate_first=True),
+        step=train_step,
         chunk_steps=devices.chunk_steps(steps),
-        data=devices.replicate({"image": dataset.train.images, "label": dataset.train.labels}),
+        data=devices.replicate(data),
         epoch_batches=lambda epoch: epoch_batches(config.seed, epoch, size, config.batch_size),
         key=devices.replicate(train_key),
         evaluate=evaluate,
@@ -137,33 +153,58 @@ def make_plan(
 def train(config: VisionConfig, workdir: Path, *, resume: bool, command: str) -> dict[str, Any]:
     """Train, select on validation data, score the test split once, write the run folder.
 
+    Arguments as for `begin`.
+
+    Returns:
+        The contents of summary.json.
+    """
+    session = begin(config, workdir, resume=resume, command=command)
+    return session.finish(*run(session.state, session.plan))
+
+
+def begin(config: VisionConfig, workdir: Path, *, resume: bool, command: str) -> Session:
+    """All of a run that comes before its first step.
+
     Args:
         config: a checked configuration.
         workdir: the run folder: new, or with `resume` perhaps that of a stopped run.
         resume: continue from the newest checkpoint, bit for bit.
         command: what was typed, for summary.json.
-
-    Returns:
-        The contents of summary.json.
     """
     processes.from_first(lambda: run_folder.check_run(workdir, config, resume=resume))
     code = run_folder.describe_code(config)
-    dataset = processes.first_then_others(lambda: load_dataset(config))
-    classifier = make_classifier(config, dataset.classes, dataset.mean, dataset.std)
+    prepared = prepare(config, processes.first_then_others(lambda: load_dataset(config)))
+    dataset, classifier = prepared.dataset, prepared.classifier
     inputs = {
         "classes": list(dataset.classes),
         "mean": dataset.mean.tolist(),
         "std": dataset.std.tolist(),
         "fingerprint": dataset.fingerprint,
     }
-    scorer, checkpoints = Scorer(classifier), Checkpoints(workdir / "checkpoints")
-    plan, state = make_plan(config, dataset, classifier, scorer, checkpoints, RunWriter(workdir))
+    plan, state = make_plan(prepared, Checkpoints(workdir / "checkpoints"), RunWriter(workdir))
     run_folder.open_run(workdir, config, inputs)
     first_command = run_folder.note_command(workdir, command)
     _tell_start(config, dataset, state)
     tell_choices(classifier.devices, classifier.precision, plan.chunk_steps)
     say(f"run folder: {workdir}")
-    best, progress = run(state, plan)
+    facts = {"command": first_command, **code}
+
+    def finish(best: TrainState, progress: Progress) -> dict[str, Any]:
+        return _finish(prepared, workdir, facts, plan, best, progress)
+
+    return Session(plan, state, finish)
+
+
+def _finish(
+    prepared: Prepared,
+    workdir: Path,
+    facts: dict[str, Any],
+    plan: Plan,
+    best: TrainState,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Score the selected state, write what a run leaves; `facts` are for summary.json."""
+    config, dataset, classifier, scorer = prepared
     with run_folder.scoring():
         test_logits = scorer.score_split(best.variables, dataset.test)
         scores = scoring.full_score(test_logits, dataset.test.labels, dataset.classes)
@@ -180,10 +221,9 @@ def train(config: VisionConfig, workdir: Path, *, resume: bool, command: str) ->
         **summarise(plan, progress),
         **scores,
         "params": count_parameters(best.params),
-        "command": first_command,
         "precision": classifier.precision,
         "data": {"source": dataset.source, "fingerprint": dataset.fingerprint},
-        **code,
+        **facts,
     }
     report.tell(workdir, summary)
     hits = scoring.example_counts(test_logits, dataset.test.labels)

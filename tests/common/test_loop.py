@@ -15,7 +15,7 @@ from common.errors import DivergedError, InputError, StoppedBySignal
 from common.loop import fit
 from common.plan import Progress
 from common.writer import RunWriter
-from tests.toy import assert_same, compiled_step, counting, make_plan
+from tests.toy import assert_same, compiled_step, counting, make_plan, patched
 
 TIMING = {"seconds", "steps_timed", "examples_per_second"}
 
@@ -51,7 +51,7 @@ def interrupted(folder, at, number, resume=False, **changes):
     plan, state, progress = begin(folder, resume, **changes)
     send = counting(plan.train_step, at, lambda: os.kill(os.getpid(), number))
     with pytest.raises(StoppedBySignal, match="--resume continues") as stopped:
-        fit(plan.devices.replicate(state), replace(plan, train_step=send), progress)
+        fit(plan.devices.replicate(state), patched(plan, train_step=send), progress)
     assert stopped.value.signal_number == number
     return plan
 
@@ -85,7 +85,7 @@ def test_every_epoch_has_every_row_once_in_an_order_of_its_own(tmp_path):
         epochs.append(set(rows["epoch"]))
         return plan.train_step(state, data, rows, key)
 
-    fit(plan.devices.replicate(state), replace(plan, train_step=watched), Progress())
+    fit(plan.devices.replicate(state), patched(plan, train_step=watched), Progress())
     orders = np.reshape(seen, (3, 40))
     assert (np.sort(orders) == np.arange(40)).all()
     assert len({order.tobytes() for order in orders}) == 3
@@ -118,7 +118,7 @@ def test_a_run_stopped_at_every_step_continues_bit_for_bit(tmp_path):
             progress = Progress(**saved)
         send = counting(plan.train_step, 1, lambda: os.kill(os.getpid(), signal.SIGTERM))
         with pytest.raises(StoppedBySignal):
-            fit(plan.devices.replicate(state), replace(plan, train_step=send), progress)
+            fit(plan.devices.replicate(state), patched(plan, train_step=send), progress)
     assert_same(whole, run(tmp_path / "cut", resume=True)[0])
 
 
@@ -129,7 +129,7 @@ def test_a_second_signal_stops_at_once(tmp_path):
         os.kill(os.getpid(), signal.SIGTERM)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    impatient = replace(plan, train_step=counting(plan.train_step, 7, insist))
+    impatient = patched(plan, train_step=counting(plan.train_step, 7, insist))
     with pytest.raises(StoppedBySignal, match="left at once; the last .*/latest/5; --resume goes"):
         fit(plan.devices.replicate(state), impatient, Progress())
     assert plan.checkpoints.describe_newest().endswith("/latest/5")
@@ -159,7 +159,7 @@ def test_checkpoints_between_epochs_when_time_has_passed(tmp_path):
         raise Killed
 
     plan, state = make_plan(tmp_path / "cut", checkpoint_seconds=0.0)
-    killed = replace(plan, train_step=counting(plan.train_step, 9, kill))
+    killed = patched(plan, train_step=counting(plan.train_step, 9, kill))
     with pytest.raises(Killed):
         fit(plan.devices.replicate(state), killed, Progress())
     assert plan.checkpoints.describe_newest().endswith("/latest/8")
@@ -201,7 +201,7 @@ def test_a_loss_that_is_no_number_names_its_step_and_the_last_good_checkpoint(tm
 
     message = r"the loss of step 8 is not a finite number; .* is .*/latest/5; try a lower --learn"
     with pytest.raises(DivergedError, match=message):
-        fit(plan.devices.replicate(state), replace(plan, train_step=poisoned), Progress())
+        fit(plan.devices.replicate(state), patched(plan, train_step=poisoned), Progress())
 
 
 def test_weights_that_are_no_number_are_never_saved(tmp_path):
@@ -213,7 +213,7 @@ def test_weights_that_are_no_number_are_never_saved(tmp_path):
         return state.replace(params=bad), sums
 
     with pytest.raises(DivergedError, match="a parameter after step 1 .* checkpoint is none"):
-        fit(plan.devices.replicate(state), replace(plan, train_step=poisoned), Progress())
+        fit(plan.devices.replicate(state), patched(plan, train_step=poisoned), Progress())
     assert not plan.checkpoints.exists()
 
 
@@ -282,7 +282,7 @@ def test_a_run_stopped_in_a_chunk_saves_after_it_and_continues(tmp_path):
     plan, state = make_plan(tmp_path / "cut", chunk_steps=2, checkpoint_seconds=0.0)
     send = counting(plan.train_chunk, 4, lambda: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(StoppedBySignal):
-        fit(plan.devices.replicate(state), replace(plan, train_chunk=send), Progress())
+        fit(plan.devices.replicate(state), patched(plan, train_chunk=send), Progress())
     assert plan.checkpoints.describe_newest().endswith("/latest/9")
     # The chunks of a resumed epoch begin where it was stopped.
     interrupted(tmp_path / "cut", 2, signal.SIGTERM, resume=True)
@@ -297,7 +297,7 @@ def test_a_loss_that_is_no_number_in_a_chunk_names_its_step(tmp_path):
         return state, sums | {"loss": sums["loss"].at[1].set(jnp.nan)}
 
     with pytest.raises(DivergedError, match="the loss of step 2 is not a finite number"):
-        fit(plan.devices.replicate(state), replace(plan, train_chunk=poisoned), Progress())
+        fit(plan.devices.replicate(state), patched(plan, train_chunk=poisoned), Progress())
 
 
 def finish(folder, epochs):

@@ -18,7 +18,7 @@ import launch
 from common import loop
 from common.claim import claim
 from common.writer import say
-from tests.toy import make_plan
+from tests.toy import make_plan, patched
 
 
 def compute_for_minutes(state, data, rows, key):
@@ -47,11 +47,11 @@ def main() -> None:
     with claim(folder):
         plan, state = make_plan(folder)
         if what == "slow":
-            plan = replace(plan, train_step=compute_for_minutes)
+            plan = patched(plan, train_step=compute_for_minutes)
         elif what == "slow_scores":
             plan = replace(plan, evaluate=score_for_minutes)
         elif what == "large":
-            plan = replace(plan, train_step=fill_memory)
+            plan = patched(plan, train_step=fill_memory)
             size = Path("/proc/self/statm").read_text().split()[0]
             limit = int(size) * resource.getpagesize() + 250 * 2**20
             resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))

@@ -39,10 +39,10 @@ def make_dataset(train=96, val=16, test=16, side=32):
 def prepare(folder, dataset, **flags):
     """(plan, first state, classifier) of a configuration."""
     config = make_config({"precision": "float32", "devices": 1} | flags)
-    classifier = make_classifier(config, dataset.classes, dataset.mean, dataset.std)
+    prepared = training.prepare(config, dataset)
     folder.mkdir(exist_ok=True)
-    parts = (Scorer(classifier), Checkpoints(folder / "checkpoints"), RunWriter(folder))
-    return *training.make_plan(config, dataset, classifier, *parts), classifier
+    parts = (Checkpoints(folder / "checkpoints"), RunWriter(folder))
+    return *training.make_plan(prepared, *parts), prepared.classifier
 
 
 @pytest.mark.parametrize(
