@@ -65,12 +65,18 @@ flags.DEFINE_integer(
     "jobs", None, "Runs of a study that go on together [1; of light ones several]."
 )
 flags.DEFINE_string("vectors", None, "Word vectors for the arms of a study that need a file.")
+flags.DEFINE_integer(
+    "vmap", None, "Runs of a study that are one program [8 light ones on an accelerator, else 1]."
+)
+flags.DEFINE_string(
+    "together", None, "Train the runs that a file lists, as a study does by --vmap."
+)
 flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, where several make one run.")
 flags.DEFINE_integer("num_processes", None, "How many processes make the run.")
 flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
 LAUNCHER = (
     "task", "mode", "workdir", "resume", "run", "input", "format", "top", "nbest",
-    "study", "seeds", "budget", "jobs", "vectors", *processes.FLAGS,
+    "study", "seeds", "budget", "jobs", "vectors", "vmap", "together", *processes.FLAGS,
 )  # fmt: skip
 
 # Defaults in brackets; None means "the configuration's".

@@ -88,10 +88,10 @@ def fit(state: TrainState, plan: Plan, progress: Progress) -> tuple[TrainState, 
     try:
         clock = Stopwatch(progress)
         with stop:
-            while progress.epoch < plan.epochs and not _is_stale(plan, progress):
+            while progress.epoch < plan.epochs and not is_stale(plan, progress):
                 state = _train_epoch(state, plan, progress, clock, stop)
                 scores = _validate(state, plan, progress, stop)
-                _finish_epoch(state, plan, progress, scores)
+                finish_epoch(state, plan, progress, scores)
                 if number := processes.largest(stop.number or 0):
                     raise _stopped(number, plan, progress)
     except KeyboardInterrupt:
@@ -105,7 +105,8 @@ def fit(state: TrainState, plan: Plan, progress: Progress) -> tuple[TrainState, 
     return state, progress
 
 
-def _is_stale(plan: Plan, progress: Progress) -> bool:
+def is_stale(plan: Plan, progress: Progress) -> bool:
+    """Whether validation has stopped improving."""
     return bool(plan.patience) and progress.epoch - progress.best_epoch >= plan.patience
 
 
@@ -131,7 +132,7 @@ def _train_epoch(
                 progress.sums = metrics.add(progress.sums, dict(zip(sums, step, strict=True)))
                 finished += 1
                 if not math.isfinite(progress.sums["loss"]):
-                    raise _diverged(f"the loss of step {finished}", plan)
+                    raise diverged(f"the loss of step {finished}", plan)
             clock.tick(len(steps))
             bar.step(metrics.means(progress.sums), len(steps))
 
@@ -151,7 +152,7 @@ def _train_epoch(
             number = 0 if last else processes.largest(stop.number or 0)
             if number or (overdue and not last):
                 absorb(keep=0)
-                _save("latest", state, plan, progress)
+                save("latest", state, plan, progress)
                 saved = time.monotonic()
                 if number:
                     raise _stopped(number, plan, progress)
@@ -179,14 +180,14 @@ def _validate(
         with stop.raising():
             return plan.evaluate(state)
     except StopNow:
-        _save("latest", state, plan, progress)
+        save("latest", state, plan, progress)
         raise _stopped(stop.number or signal.SIGINT, plan, progress) from None
 
 
-def _finish_epoch(
-    state: TrainState, plan: Plan, progress: Progress, scores: dict[str, float]
+def finish_epoch(
+    state: TrainState, plan: Plan, progress: Progress, scores: dict[str, float], name: str = ""
 ) -> None:
-    """Log, select, save."""
+    """Log, select, save; `name` says which run it is, where several are trained."""
     step = int(plan.devices.unreplicate(state.step))
     row: dict[str, Any] = {"epoch": progress.epoch + 1, "step": step}
     row |= metrics.means(progress.sums, "train/") | scores
@@ -198,22 +199,23 @@ def _finish_epoch(
     if better:
         progress.best_epoch, progress.best_score = progress.epoch, score
     plan.writer.write(row)
-    _save("latest", state, plan, progress)
+    save("latest", state, plan, progress)
     if better:  # after the latest: a run that is killed between them saves it when resumed
-        _save("best", state, plan, progress)
-    names = [f"{split}/{metric}" for split in ("train", "val") for metric in plan.shown]
-    shown = "  ".join(f"{name} {row[name]:.4f}" for name in names if name in row)
+        save("best", state, plan, progress)
+    metrics_shown = [f"{split}/{metric}" for split in ("train", "val") for metric in plan.shown]
+    shown = "  ".join(f"{metric} {row[metric]:.4f}" for metric in metrics_shown if metric in row)
     mark = "  *best" if better and plan.select else ""
     rate = f"{row['examples_per_second']:.0f} {plan.unit}/s"
-    say(f"epoch {progress.epoch}/{plan.epochs}  {shown}  {rate}{mark}")
+    say(f"{name}epoch {progress.epoch}/{plan.epochs}  {shown}  {rate}{mark}")
 
 
-def _save(name: str, state: TrainState, plan: Plan, progress: Progress) -> None:
+def save(name: str, state: TrainState, plan: Plan, progress: Progress) -> None:
+    """Save as `latest` or `best`; DivergedError unless all parameters are finite."""
     if not processes.is_first():
         return
     state = plan.devices.unreplicate(state)
     if not _all_finite((state.params, state.batch_stats)):
-        raise _diverged(f"a parameter after step {int(state.step)}", plan)
+        raise diverged(f"a parameter after step {int(state.step)}", plan)
     plan.checkpoints.save(name, jax.device_get(state), asdict(progress))
 
 
@@ -222,7 +224,8 @@ def _all_finite(tree: Any) -> Array:
     return jnp.array([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
 
 
-def _diverged(what: str, plan: Plan) -> DivergedError:
+def diverged(what: str, plan: Plan) -> DivergedError:
+    """The error of a run in which `what` is not finite."""
     # Not by `from_first`: a parameter is looked at where it is saved, in the first process alone.
     return DivergedError(
         f"{what} is not a finite number; the last good checkpoint is {_latest(plan)}; try a lower "

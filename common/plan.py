@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -25,8 +25,7 @@ class Plan:
     """What `fit` needs besides the state; made by the task.
 
     Attributes:
-        step: (state, data, rows, key) -> (state, sums); the same function for all runs whose
-            configurations have the same `training.program_of`.
+        step: (state, data, rows, key) -> (state, sums), not yet compiled.
         data: the training arrays, on the devices.
         epoch_batches: epoch, from 0 -> the rows of each of its steps; of that number alone.
         key: the key of training, on the devices.
@@ -97,11 +96,13 @@ class Session:
         state: the first one, not yet on all devices.
         finish: (selected state, progress) -> the contents of summary.json; writes all that a run
             leaves.
+        program: by `training.program_of`; runs with the same one have the same `plan.step`.
     """
 
     plan: Plan
     state: TrainState
     finish: Callable[[TrainState, Progress], dict[str, Any]]
+    program: Hashable
 
 
 def summarise(plan: Plan, progress: Progress) -> dict[str, Any]:

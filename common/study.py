@@ -7,7 +7,7 @@ common/study_table.py compares them, common/study_page.py writes what comes out.
 
 import re
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -99,6 +99,7 @@ class Task:
         curves: (NAME, words) of the metrics drawn over the epochs.
         light: configuration -> whether a run leaves a core idle and takes little memory, so that
             several train together by default.
+        program: configuration -> what is the same for runs that can be one program under `vmap`.
         derive: further metrics from the counts of a run's test_counts.npz, by name.
     """
 
@@ -108,6 +109,7 @@ class Task:
     metrics: Mapping[str, str]
     curves: tuple[tuple[str, str], ...]
     light: Callable[[Any], bool] = lambda config: False
+    program: Callable[[Any], Hashable] = id
     derive: Callable[[Mapping[str, np.ndarray]], dict[str, float]] = lambda counts: {}
 
 
@@ -115,7 +117,7 @@ class Task:
 class Run:
     """One arm with one seed: a run folder, and beside it the log of the process.
 
-    `light` as its task tells (see `Task`).
+    `light` and `program` as its task tells (see `Task`).
     """
 
     arm: str
@@ -124,6 +126,7 @@ class Run:
     epochs: int
     folder: Path
     light: bool = False
+    program: Hashable = None
 
     @property
     def log(self) -> Path:
@@ -268,6 +271,7 @@ def make_runs(
             configs[arm].epochs,
             run_folder(folder, arm, seed),
             light=task.light(configs[arm]),
+            program=task.program(configs[arm]),
         )
         for seed in range(seeds)
         for arm, settings in arms.items()

@@ -33,12 +33,12 @@ from common.study_file import read_study
 from common.study_page import write_page
 from common.study_progress import StudyProgress
 from common.study_report import Report, make_report, write_csv, write_figures, write_markdown
-from common.study_runs import Runner, light_jobs, locked
+from common.study_runs import Runner, light_jobs, light_programs, locked
 from common.study_table import read_result
 from common.writer import say
 
 # The launcher's flags that go with --study.
-USED = {"study", "seeds", "budget", "jobs", "vectors", "workdir"}
+USED = {"study", "seeds", "budget", "jobs", "vmap", "vectors", "workdir"}
 MAX_JOBS = 1000
 # What says which data are meant; the other settings beside --study say how small it is to be.
 OF_DATA = {*PATHS, "dataset", "columns", "merge_repeated"}
@@ -86,7 +86,7 @@ def run_study(
     with locked(folder) as lock:
         _note_study(folder, study, arms)
         run_folder.note_command(folder, command)
-        failures = _train(study, task, runs, folder, launcher["jobs"], program, lock)
+        failures = _train(study, task, runs, folder, launcher, program, lock)
         report = make_report(
             study,
             task,
@@ -172,7 +172,7 @@ def _check_launcher(launcher: Mapping[str, Any], settings: Mapping[str, Any]) ->
         given = [name for name in extra if launcher.get(name) or name in settings]
         if given:
             raise InputError(f"--{given[0]} does not go with --study=list: leave it out")
-    for name, most in (("seeds", MAX_SEEDS), ("jobs", MAX_JOBS)):
+    for name, most in (("seeds", MAX_SEEDS), ("jobs", MAX_JOBS), ("vmap", MAX_JOBS)):
         if launcher[name] is not None:
             configs.check_range(f"--{name}", launcher[name], 1, most)
 
@@ -264,13 +264,15 @@ def _train(
     task: Task,
     runs: Sequence[Run],
     folder: Path,
-    jobs: int | None,
+    launcher: Mapping[str, Any],
     program: Sequence[str],
     lock: int,
 ) -> dict[Run, str]:
     """Do the runs that are not finished; the reasons of those that failed."""
-    together = jobs is None and len(runs) > 1 and all(run.light for run in runs)
-    jobs = light_jobs() if together else jobs or 1
+    jobs, light = launcher["jobs"], len(runs) > 1 and all(run.light for run in runs)
+    together = launcher["vmap"] or (light_programs() if light else 1)
+    light = light and jobs is None
+    jobs = light_jobs() if light else jobs or 1
     progress = StudyProgress(runs, study.metric, task.metrics[study.metric], jobs)
     arms = len({run.arm for run in runs})
     finished = f", {progress.done} of them finished before" if progress.done else ""
@@ -280,8 +282,10 @@ def _train(
         f"{len(runs)} runs ({arms} {'arm' if arms == 1 else 'arms'}, {seeds} "
         f"{'seed' if seeds == 1 else 'seeds'}){finished}; in {folder}"
     )
-    if together and progress.done < len(runs):
-        say(f"they are light: up to {jobs} train together (--jobs=1: one by one)")
-    runner = Runner(program, task.name, folder, jobs, lock, compile_once=together)
-    runner.run_all(runs, progress)
+    if light and progress.done < len(runs):
+        say(f"they are light: up to {jobs} train at a time (--jobs=1: one by one)")
+    if together > 1 and progress.done < len(runs):
+        say(f"up to {together} that differ only in seed and numbers are one program (--vmap=1: no)")
+    runner = Runner(program, task.name, folder, jobs, lock, compile_once=light)
+    runner.run_all(runs, progress, together=together)
     return runner.failures

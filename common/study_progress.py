@@ -63,6 +63,11 @@ class StudyProgress:
         self._failed.add(run)
         say(f"[{self._place(run)}] {run.title} FAILED: {reason}")
 
+    def again(self, run: Run) -> None:
+        """A run that was one of several is begun again, alone."""
+        self._going.pop(run, None)
+        say(f"[{self._place(run)}] {run.title} did not end with the others: once more, alone")
+
     def tell(self) -> None:
         """Now and then a line of what goes on."""
         for run, going in self._going.items():

@@ -4,10 +4,10 @@ A process costs a start and its compilation, about five seconds once the study's
 the compiled programs; for that a run may fail, run out of memory or be killed, and the others
 go on. Every run is an ordinary `launch.py --resume`, and its folder an ordinary run folder.
 
-Light runs go on together, one on a core, and the first of an arm compiles for all. They do
-not share a program by `vmap`: the steps of five of report B's BiLSTMs, stacked, take 0.8 to 1.1
-of the time of five steps, those of five `cnn_b` twice that (benchmarks/scaling.py), and a
-process each keeps all cores busy.
+Light runs go on together, one on a core, and the first of an arm compiles for all. On an
+accelerator, which a small step leaves idle, the light runs that differ in nothing but their seed
+and numbers are one program in one process (common/together.py); what fails of them is then
+done one by one. STACKED_ON_CPU
 """
 
 import fcntl
@@ -23,8 +23,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from common.config import write_json
 from common.errors import InputError, StoppedBySignal
-from common.host import has_tpu
+from common.host import has_accelerator, has_tpu
 from common.signals import PARENT_PIPE, StopRequest
 from common.study import Run, to_flags
 from common.study_progress import StudyProgress, finished_epochs
@@ -33,6 +34,8 @@ from common.writer import say
 POLL_SECONDS = 0.1
 # Light runs that go on together, at most: each takes about 0.7 GB.
 MAX_LIGHT_JOBS = 8
+# Light runs that are one program on an accelerator.
+MAX_LIGHT_TOGETHER = 8
 # The exit status of a mistake in flags or data, which another seed would meet as well.
 MISTAKE = 2
 FIRST_WORDS = "every run stops after its step, with a checkpoint; once more ends them at once"
@@ -57,19 +60,25 @@ def locked(folder: Path) -> Iterator[int]:
         yield file.fileno()
 
 
+def light_programs() -> int:
+    """How many light runs are one program: several where there is an accelerator, else one."""
+    return MAX_LIGHT_TOGETHER if has_accelerator() else 1
+
+
 def light_jobs() -> int:
     """How many light runs go on together: one on each core; one where there is a TPU, which serves
     one process at a time."""
-    if has_tpu() and os.environ.get("JAX_PLATFORMS") != "cpu":
+    if has_tpu() and has_accelerator():
         return 1
     return min(len(_cores()), MAX_LIGHT_JOBS)
 
 
 @dataclass
 class _Job:
-    """A run's process. `slot`, from 0, numbers the runs that go on together."""
+    """A process of one run, or of several as one program. `slot`, from 0, numbers the processes
+    that go on together."""
 
-    run: Run
+    runs: Sequence[Run]
     process: subprocess.Popen
     log: IO[str]
     slot: int
@@ -95,7 +104,7 @@ class Runner:
         program: what starts launch.py.
         task: of --task.
         folder: of the study.
-        jobs: runs that go on together.
+        jobs: processes that go on together.
         lock: from `locked`.
         compile_once: let the first run of an arm finish an epoch, which compiles what its other
             seeds then find in the study's folder, before those begin.
@@ -105,12 +114,17 @@ class Runner:
         self._compiled: set[str] = set()
         self.failures: dict[Run, str] = {}
 
-    def run_all(self, runs: Sequence[Run], progress: StudyProgress) -> None:
+    def run_all(self, runs: Sequence[Run], progress: StudyProgress, *, together: int = 1) -> None:
         """Do them in their order; a failed run is noted, and the rest go on.
+
+        Args:
+            runs: all of the study.
+            progress: is told.
+            together: how many runs may be one program.
 
         Raises StoppedBySignal after Ctrl-C or SIGTERM, when all processes have stopped.
         """
-        waiting = deque(run for run in runs if not run.finished)
+        waiting = deque(group_runs([run for run in runs if not run.finished], together))
         jobs: list[_Job] = []
         # When this process dies, even by SIGKILL, the pipe closes, and the runs see that.
         ear, mouth = os.pipe()
@@ -119,10 +133,11 @@ class Runner:
                 while jobs or (waiting and stop.number is None):
                     if stop.number is not None:
                         self._terminate(jobs)
-                    while stop.number is None and (run := self._next(waiting, jobs)):
-                        waiting.remove(run)
-                        jobs.append(self._start(run, jobs, ear))
-                        progress.begin(run)
+                    while stop.number is None and (group := self._next(waiting, jobs)):
+                        waiting.remove(group)
+                        jobs.append(self._start(group, jobs, ear))
+                        for run in group:
+                            progress.begin(run)
                     time.sleep(POLL_SECONDS)
                     for job in [job for job in jobs if job.process.poll() is not None]:
                         jobs.remove(job)
@@ -143,21 +158,28 @@ class Runner:
                 f"stopped with {left} of {len(runs)} runs to do; the same command continues",
             )
 
-    def _next(self, waiting: deque[Run], jobs: Sequence[_Job]) -> Run | None:
-        """The run to begin now, if any."""
+    def _next(self, waiting: deque[list[Run]], jobs: Sequence[_Job]) -> list[Run] | None:
+        """The runs to begin now, if any."""
         if len(jobs) >= self._jobs:
             return None
         compiling: set[str] = set()
         if self._compile_once:
-            self._compiled |= {job.run.arm for job in jobs if finished_epochs(job.run)}
-            compiling = {job.run.arm for job in jobs} - self._compiled
-        return next((run for run in waiting if run.arm not in compiling), None)
+            first = [job.runs[0] for job in jobs]
+            self._compiled |= {run.arm for run in first if finished_epochs(run)}
+            compiling = {run.arm for run in first} - self._compiled
+        return next((group for group in waiting if group[0].arm not in compiling), None)
 
-    def _start(self, run: Run, jobs: Sequence[_Job], ear: int) -> _Job:
-        """Begin or resume a run."""
-        run.folder.parent.mkdir(parents=True, exist_ok=True)
-        command = [*self._program, *run_flags(self._task, run), "--resume"]
-        log = run.log.open("a")
+    def _start(self, group: Sequence[Run], jobs: Sequence[_Job], ear: int) -> _Job:
+        """Begin or resume a run, or several as one program; the log of the first has all."""
+        for run in group:
+            run.folder.parent.mkdir(parents=True, exist_ok=True)
+        if len(group) == 1:
+            command = [*self._program, *run_flags(self._task, group[0]), "--resume"]
+        else:
+            listed = group[0].folder.with_suffix(".together.json")
+            self._list_runs(listed, group)
+            command = [*self._program, f"--task={self._task}", f"--together={listed}"]
+        log = group[0].log.open("a")
         log.write(f"$ {shlex.join(command)}\n")
         log.flush()
         process = subprocess.Popen(
@@ -171,7 +193,19 @@ class Runner:
         )
         slot = min(set(range(self._jobs)) - {job.slot for job in jobs})
         _share_cores(process.pid, slot, self._jobs)
-        return _Job(run, process, log, slot)
+        return _Job(group, process, log, slot)
+
+    def _list_runs(self, path: Path, group: Sequence[Run]) -> None:
+        """Write what --together reads."""
+        runs = [
+            {
+                "settings": dict(run.settings),
+                "workdir": str(run.folder),
+                "command": shlex.join(["python", "launch.py", *run_flags(self._task, run)]),
+            }
+            for run in group
+        ]
+        write_json(path, {"runs": runs})
 
     def _environment(self, ear: int) -> dict[str, str]:
         """Compiled programs are shared by all runs, the memory of an accelerator divided."""
@@ -190,9 +224,17 @@ class Runner:
                 job.process.terminate()
                 job.log.close()
 
-    def _note_end(self, job: _Job, waiting: deque[Run], progress: StudyProgress) -> None:
-        """A run has ended by itself: note how."""
-        run, status = job.run, job.process.returncode
+    def _note_end(self, job: _Job, waiting: deque[list[Run]], progress: StudyProgress) -> None:
+        """A process has ended by itself: note how."""
+        if len(job.runs) > 1:
+            for run in reversed(job.runs):
+                if run.finished:
+                    progress.finish(run)
+                else:
+                    progress.again(run)
+                    waiting.appendleft([run])
+            return
+        [run], status = job.runs, job.process.returncode
         if status == 0 and run.finished:
             progress.finish(run)
             return
@@ -201,10 +243,27 @@ class Runner:
         progress.fail(run, reason)
         if status != MISTAKE:
             return
-        for other in [other for other in waiting if other.arm == run.arm]:
-            waiting.remove(other)
+        others = [other for group in waiting for other in group if other.arm == run.arm]
+        for other in others:
+            group = next(group for group in waiting if other in group)
+            group.remove(other)
+            if not group:
+                waiting.remove(group)
             self.failures[other] = reason
             progress.fail(other, f"not tried, since seed {run.seed} failed by a mistake")
+
+
+def group_runs(runs: Sequence[Run], together: int) -> list[list[Run]]:
+    """The runs in their order, up to `together` of the same program side by side."""
+    groups: list[list[Run]] = []
+    for run in runs:
+        for group in groups:
+            if len(group) < together and group[0].program == run.program:
+                group.append(run)
+                break
+        else:
+            groups.append([run])
+    return groups
 
 
 def run_flags(task: str, run: Run) -> list[str]:

@@ -97,7 +97,7 @@ def test_light_runs_together_are_the_same_as_alone(tmp_path, launch):
     (tmp_path / "mine.yaml").write_text(json.dumps(text))  # JSON is YAML too
     study = launch("study", f"--study={tmp_path / 'mine.yaml'}", "--seeds=2")
     told, _ = study.communicate(timeout=600)
-    assert study.returncode == 0 and "train together (--jobs=1: one by one)" in told, told
+    assert study.returncode == 0 and "train at a time (--jobs=1: one by one)" in told, told
     # One program for one shape of batches: the second seed has another vocabulary, but found it.
     assert len(list((tmp_path / "jax").glob("jit_train_step-*-cache"))) == 1
 

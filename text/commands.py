@@ -1,5 +1,6 @@
 """The modes of `--task=aspect`, as launch.py calls them."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from common.errors import InputError
 from text.config import TextConfig, check_config, make_config
 
 USED = {
-    "train": {"workdir", "resume", *processes.FLAGS},
+    "train": {"workdir", "resume", "together", *processes.FLAGS},
     "eval": {"run", "format"},
     "predict": {"run", "input", "format", "nbest"},
     "describe": {"workdir"},
@@ -64,8 +65,16 @@ def _use(mode: str, launcher: dict[str, Any], settings: dict[str, Any], form: st
 
 
 def _train(launcher: dict[str, Any], settings: dict[str, Any], command: str) -> None:
-    from text.train import train
+    from text.train import begin, train
 
-    config, workdir = modes.training_run(launcher, settings, make_config, check_config, TextConfig)
+    def find(launcher: Mapping[str, Any], settings: dict[str, Any]) -> tuple[TextConfig, Path]:
+        return modes.training_run(launcher, settings, make_config, check_config, TextConfig)
+
+    if launcher["together"]:
+        from common.together import train_together
+
+        train_together(launcher, settings, find, begin)
+        return
+    config, workdir = find(launcher, settings)
     with claim(workdir):
         train(config, workdir, resume=launcher["resume"], command=command)

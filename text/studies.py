@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from common.study import VECTORS, Budget, Study, Task
+from common.training import program_of
 from text.config import TextConfig, make_config
 from text.scoring import padded_accuracy
 
@@ -38,6 +39,7 @@ TASK = Task(
     check=make_config,
     metrics=METRICS,
     curves=(("loss", "loss per sentence"), ("exact_f1", "exact-span F1")),
+    program=program_of,
     light=lambda config: config.model == "birnn" and max(config.hidden_sizes) <= LIGHT_UNITS,
     derive=padded_accuracy,
 )

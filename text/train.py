@@ -16,7 +16,7 @@ from common.parallel import local_devices
 from common.plan import Plan, Progress, Session, summarise
 from common.state import TrainState, count_parameters
 from common.step import LossFn, make_train_step
-from common.training import make_optimization, step_numbers, with_numbers
+from common.training import make_optimization, program_of, step_numbers, with_numbers
 from common.writer import RunWriter, say
 from text import batches, crf, decoding, report
 from text.config import TextConfig
@@ -151,7 +151,7 @@ def begin(config: TextConfig, workdir: Path, *, resume: bool, command: str) -> S
     def finish(best: TrainState, progress: Progress) -> dict[str, Any]:
         return _finish(prepared, workdir, facts, plan, best, progress)
 
-    return Session(plan, state, finish)
+    return Session(plan, state, finish, program_of(config))
 
 
 def _finish(

@@ -1,5 +1,6 @@
 """The modes of `--task=cifar`, as launch.py calls them."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from common.errors import InputError
 from vision.config import VisionConfig, check_config, make_config
 
 USED = {
-    "train": {"workdir", "resume", *processes.FLAGS},
+    "train": {"workdir", "resume", "together", *processes.FLAGS},
     "eval": {"run", "format"},
     "predict": {"run", "input", "format", "top"},
     "describe": {"workdir"},
@@ -61,10 +62,16 @@ def _one_run(launcher: dict[str, Any]) -> Path:
 
 
 def _train(launcher: dict[str, Any], settings: dict[str, Any], command: str) -> None:
-    from vision.train import train
+    from vision.train import begin, train
 
-    config, workdir = modes.training_run(
-        launcher, settings, make_config, check_config, VisionConfig
-    )
+    def find(launcher: Mapping[str, Any], settings: dict[str, Any]) -> tuple[VisionConfig, Path]:
+        return modes.training_run(launcher, settings, make_config, check_config, VisionConfig)
+
+    if launcher["together"]:
+        from common.together import train_together
+
+        train_together(launcher, settings, find, begin)
+        return
+    config, workdir = find(launcher, settings)
     with claim(workdir):
         train(config, workdir, resume=launcher["resume"], command=command)

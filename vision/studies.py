@@ -11,6 +11,7 @@ from typing import Any
 
 from common.errors import InputError
 from common.study import Budget, Study, Task
+from common.training import program_of
 from vision import models
 from vision.augment import make_augment
 from vision.config import VisionConfig, make_config
@@ -46,6 +47,7 @@ TASK = Task(
     check=check,
     metrics=METRICS,
     curves=(("loss", "loss"), ("accuracy", "accuracy")),
+    program=program_of,
 )
 
 _DIGITS = {"dataset": "digits", "width": 0.25}

@@ -18,7 +18,7 @@ from common.parallel import tell_choices
 from common.plan import Plan, Progress, Session, summarise
 from common.state import TrainState, count_parameters
 from common.step import LossFn, make_train_step
-from common.training import make_optimization, step_numbers, with_numbers
+from common.training import make_optimization, program_of, step_numbers, with_numbers
 from common.writer import RunWriter, say
 from vision import datasets, report, scoring
 from vision.airbench import whiten
@@ -192,7 +192,7 @@ def begin(config: VisionConfig, workdir: Path, *, resume: bool, command: str) ->
     def finish(best: TrainState, progress: Progress) -> dict[str, Any]:
         return _finish(prepared, workdir, facts, plan, best, progress)
 
-    return Session(plan, state, finish)
+    return Session(plan, state, finish, program_of(config))
 
 
 def _finish(

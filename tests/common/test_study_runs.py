@@ -21,7 +21,7 @@ from tests.common.study_cases import FAKE_LAUNCH, STUDY, TASK
 ROOT = Path(__file__).resolve().parents[2]
 NOTHING = dict.fromkeys(
     ("task", "mode", "workdir", "resume", "run", "input", "format", "top", "nbest", "study",
-     "seeds", "budget", "jobs", "vectors")
+     "seeds", "budget", "jobs", "vectors", "vmap", "together")
 )  # fmt: skip
 PROGRAM = (sys.executable, "-S", str(FAKE_LAUNCH))
 
@@ -62,6 +62,46 @@ def test_a_study_from_end_to_end_and_one_more_seed(tmp_path, capsys):
 def test_runs_may_go_on_together(tmp_path):
     call(tmp_path / "s", jobs=3)
     assert set(starts(tmp_path / "s").values()) == {1} and len(starts(tmp_path / "s")) == 6
+
+
+SEEDS_ALIKE = dataclasses.replace(TASK, program=lambda config: config)
+
+
+def test_runs_of_one_program_share_a_process(tmp_path, capsys):
+    call(tmp_path / "s", toy_task=SEEDS_ALIKE, seeds=5, vmap=3)
+    assert "up to 3 that differ only in seed and numbers are one program" in capsys.readouterr().out
+    assert set(starts(tmp_path / "s").values()) == {1} and len(starts(tmp_path / "s")) == 15
+    for arm in (tmp_path / "s" / "runs").iterdir():
+        commands = [(arm / f"seed{seed}" / "starts.txt").read_text() for seed in range(5)]
+        assert commands[0] == commands[1] == commands[2] != commands[3] == commands[4]
+        assert "--together=" in commands[0] and (arm / "seed3.log").read_text().count("a line") == 2
+    call(tmp_path / "one", seeds=2)
+    table, alone = ((tmp_path / name / "study.csv").read_text() for name in ("s", "one"))
+    assert table.splitlines()[0] == alone.splitlines()[0]
+
+
+def test_what_fails_of_several_runs_is_done_again_one_by_one(tmp_path, capsys):
+    study = with_arm("crowded", label="crowded", rate=1)
+    call(tmp_path / "s", study, toy_task=SEEDS_ALIKE, seeds=2, vmap=2)
+    told = capsys.readouterr().out
+    assert "crowded, seed 0 did not end with the others: once more, alone" in told
+    assert starts(tmp_path / "s")["crowded/seed0"] == 2 and "FAILED" not in told
+    mistake = with_arm("never", label="mistake", rate=1)
+    with pytest.raises(FailedRunsError, match="2 of 8 runs failed, first never, seed 0: --rate=9"):
+        call(tmp_path / "t", mistake, toy_task=SEEDS_ALIKE, seeds=2, vmap=2)
+    assert starts(tmp_path / "t")["never/seed0"] == 2
+
+
+def test_runs_are_grouped_by_their_program_in_their_order(monkeypatch):
+    runs = make_runs({"a": {}, "b": {"rate": 2.0}}, SEEDS_ALIKE, 3, Path("s"))
+    titles = [[run.title for run in group] for group in study_runs.group_runs(runs, 2)]
+    assert titles == [
+        ["a, seed 0", "a, seed 1"], ["b, seed 0", "b, seed 1"], ["a, seed 2"], ["b, seed 2"]
+    ]  # fmt: skip
+    assert study_runs.group_runs(runs, 1) == [[run] for run in runs]
+    for present, most in ((True, study_runs.MAX_LIGHT_TOGETHER), (False, 1)):
+        monkeypatch.setattr(study_runs, "has_accelerator", lambda present=present: present)
+        assert study_runs.light_programs() == most
 
 
 def test_light_runs_go_on_together_when_their_arm_has_compiled(tmp_path, capsys):
