@@ -11,6 +11,7 @@ from common import config as configs
 from common import run_folder
 from common.config import check_choice
 from common.errors import FailedRunsError, InputError
+from common.host import has_accelerator
 from common.modes import was_given
 from common.run_folder import FREE_ON_RESUME
 from common.study import (
@@ -273,7 +274,7 @@ def _train(
     together = launcher["vmap"] or (light_programs() if light else 1)
     light = light and jobs is None
     jobs = light_jobs() if light else jobs or 1
-    progress = StudyProgress(runs, study.metric, task.metrics[study.metric], jobs)
+    progress = StudyProgress(runs, study.metric, task.metrics[study.metric], jobs * together)
     arms = len({run.arm for run in runs})
     finished = f", {progress.done} of them finished before" if progress.done else ""
     say(f"{study.name}: {study.question}")
@@ -285,7 +286,8 @@ def _train(
     if light and progress.done < len(runs):
         say(f"they are light: up to {jobs} train at a time (--jobs=1: one by one)")
     if together > 1 and progress.done < len(runs):
-        say(f"up to {together} that differ only in seed and numbers are one program (--vmap=1: no)")
+        slow = "" if has_accelerator() else "; on CPUs that is slower than one by one"
+        say(f"up to {together} that differ only in seed and numbers are one program{slow}")
     runner = Runner(program, task.name, folder, jobs, lock, compile_once=light)
     runner.run_all(runs, progress, together=together)
     return runner.failures

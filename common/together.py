@@ -64,10 +64,12 @@ class Member:
 
     @property
     def name(self) -> str:
-        return self.plan.writer.folder.name
+        """As lines for the person call it: ARM/seedN in a study."""
+        return "/".join(self.plan.writer.folder.parts[-2:])
 
     @property
     def goes_on(self) -> bool:
+        """Whether there are steps to make."""
         left = self.progress.epoch < self.plan.epochs and not is_stale(self.plan, self.progress)
         return left and self.failure is None
 
@@ -158,9 +160,9 @@ def _alike(members: Sequence[Member]) -> list[list[Member]]:
             continue
         leaves, structure = jax.tree.flatten(member.state)
         shapes = tuple((leaf.shape, leaf.dtype) for leaf in leaves)
-        several = member.plan.devices.count > 1 and place  # pmap has its own axis: one by one
-        program = member.session.program
-        key = (program, structure, shapes, member.plan.steps_per_epoch, member.done, several)
+        steps = (member.plan.steps_per_epoch, member.done)
+        apart = place if member.plan.devices.count > 1 else None  # pmap's steps are not stacked
+        key = (member.session.program, structure, shapes, steps, apart)
         groups.setdefault(key, []).append(member)
     return list(groups.values())
 
