@@ -8,6 +8,8 @@ layouts, fusions, or the transposes that a layout needs.
 import re
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from tests.text import test_train as text
@@ -94,3 +96,15 @@ def test_tagger(tmp_path, precision):
         # of all these but of which tokens are real.
         moved = [shape for _, [shape], _ in read(program, "transpose") if len(shape) == 3]
         assert len(moved) == 2 * (3 + 2) + 2
+
+
+def test_a_step_of_five_taggers_launches_what_a_step_of_one_does(tmp_path):
+    """common/together.py: stacked, the runs share every loop over time and every product."""
+    plan, state, _ = text.make(tmp_path, text.make_corpus(), crf=True, precision="bfloat16")
+    rows = {name: np.stack([part] * 5) for name, part in plan.epoch_batches(0)[0].items()}
+    stacked = jax.tree.map(lambda leaf: jnp.stack([leaf] * 5), (state, plan.data))
+    traced = jax.jit(jax.vmap(plan.step)).trace(*stacked, rows, jnp.stack([plan.key] * 5))
+    for alone, name in zip(lower(plan, state), ("cuda", "tpu"), strict=True):
+        program = traced.lower(lowering_platforms=(name,)).as_text()
+        assert check(program, "bfloat16") == check(alone, "bfloat16")
+        assert program.count("stablehlo.while") == alone.count("stablehlo.while") > 0
