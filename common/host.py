@@ -93,37 +93,25 @@ def unused_accelerator(devices: Path = Path("/dev")) -> str | None:
     """
     if os.environ.get("JAX_PLATFORMS"):
         return None
-    for name, package, requirements in _accelerators(devices):
-        if not _is_installed(package):
+    kinds = {
+        "an NVIDIA GPU": (_has_nvidia(devices), "jax_cuda", "requirements.txt"),
+        "a TPU": (has_tpu(devices), "libtpu", "requirements-tpu.txt"),
+    }
+    installed = {
+        str(found.metadata["Name"]).replace("-", "_") for found in metadata.distributions()
+    }
+    for name, (present, package, requirements) in kinds.items():
+        if present and not any(other.startswith(package) for other in installed):
             return (
                 f"{name} is here, but the installed jax cannot use it, for want of {package}: "
                 f"pip install -r {requirements}"
             )
-        return (
-            f"{name} is here, but JAX could not start it: another program may hold it, or its "
-            f"driver may be too old for {package}; JAX_PLATFORMS=cpu says that CPUs are meant"
-        )
+        if present:
+            return (
+                f"{name} is here, but JAX could not start it: another program may hold it, or its "
+                f"driver may be too old for {package}; JAX_PLATFORMS=cpu says that CPUs are meant"
+            )
     return None
-
-
-def has_accelerator(devices: Path = Path("/dev")) -> bool:
-    """Whether JAX, which is not asked, would run on an accelerator, if that can be started."""
-    installed = any(_is_installed(package) for _, package, _ in _accelerators(devices))
-    return installed and os.environ.get("JAX_PLATFORMS") != "cpu"
-
-
-def _accelerators(devices: Path) -> list[tuple[str, str, str]]:
-    """Of those that are here the name, how the package for JAX begins, and what installs it."""
-    kinds = (
-        (_has_nvidia(devices), ("an NVIDIA GPU", "jax_cuda", "requirements.txt")),
-        (has_tpu(devices), ("a TPU", "libtpu", "requirements-tpu.txt")),
-    )
-    return [kind for present, kind in kinds if present]
-
-
-def _is_installed(package: str) -> bool:
-    names = (str(found.metadata["Name"]) for found in metadata.distributions())
-    return any(name.replace("-", "_").startswith(package) for name in names)
 
 
 def has_tpu(devices: Path = Path("/dev")) -> bool:

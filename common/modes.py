@@ -3,13 +3,17 @@
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from common import processes
+from common.claim import claim
 from common.config import load, override
 from common.errors import InputError
 from common.run_folder import FREE_ON_RESUME, default_workdir
 from common.training import TrainingConfig
+
+if TYPE_CHECKING:
+    from common.plan import Session
 
 Config = TypeVar("Config", bound=TrainingConfig)
 
@@ -76,6 +80,40 @@ def training_run(
     _check_settings(settings, found["settings"])
     workdir = Path(found["workdir"]) if processes.is_first() else processes.scratch_folder()
     return kind(**found["config"]), workdir
+
+
+def train(
+    launcher: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    command: str,
+    *,
+    configs: tuple[type[Config], Callable[[dict[str, Any]], Config], Callable[[Config], None]],
+    begin: "Callable[..., Session]",
+    train: Callable[..., Any],
+) -> None:
+    """The mode "train" of a task: one run, or those that --together lists.
+
+    Args:
+        launcher: values of the launcher's own flags.
+        settings: the configuration flags that were given.
+        command: what was typed.
+        configs: the configuration's class, what makes one of flags, and what checks one.
+        begin: of the task's train.py.
+        train: likewise.
+    """
+    kind, make_config, check_config = configs
+
+    def find(launcher: Mapping[str, Any], settings: Mapping[str, Any]) -> tuple[Config, Path]:
+        return training_run(launcher, settings, make_config, check_config, kind)
+
+    if launcher["together"]:
+        from common.together import train_together
+
+        train_together(launcher, settings, kind, find, begin)
+        return
+    config, workdir = find(launcher, settings)
+    with claim(workdir):
+        train(config, workdir, resume=launcher["resume"], command=command)
 
 
 def _check_settings(own: Mapping[str, Any], first: Mapping[str, Any]) -> None:

@@ -81,6 +81,7 @@ class Progress:
     best_score: float | None = None
     seconds: float = 0.0  # of training steps, over all sessions of the run
     steps_timed: int = 0  # in those seconds: a step that compiles is not timed
+    together: int = 1  # runs that made steps as one program, of whose seconds this is a share
 
     @property
     def steps_per_second(self) -> float:
@@ -96,7 +97,8 @@ class Session:
         state: the first one, not yet on all devices.
         finish: (selected state, progress) -> the contents of summary.json; writes all that a run
             leaves.
-        program: by `training.program_of`; runs with the same one have the same `plan.step`.
+        program: by `training.program_of`; runs with the same one, states of the same shapes and
+            epochs of as many steps can be given the same `plan.step`.
     """
 
     plan: Plan
@@ -113,6 +115,7 @@ def summarise(plan: Plan, progress: Progress) -> dict[str, Any]:
         **plan.writer.scores(progress.best_epoch),
         f"{plan.unit}_per_second": progress.steps_per_second * plan.batch_size,
         "seconds": progress.seconds,
+        **({"together": progress.together} if progress.together > 1 else {}),
         "device": plan.devices.describe(),
     }
 

@@ -99,7 +99,8 @@ class Task:
         curves: (NAME, words) of the metrics drawn over the epochs.
         light: configuration -> whether a run leaves a core idle and takes little memory, so that
             several train together by default.
-        program: configuration -> what is the same for runs that can be one program under `vmap`.
+        program: configuration -> what is the same for runs that can be one program under `vmap`;
+            None if none can.
         derive: further metrics from the counts of a run's test_counts.npz, by name.
     """
 
@@ -109,7 +110,7 @@ class Task:
     metrics: Mapping[str, str]
     curves: tuple[tuple[str, str], ...]
     light: Callable[[Any], bool] = lambda config: False
-    program: Callable[[Any], Hashable] = id
+    program: Callable[[Any], Hashable | None] = lambda config: None
     derive: Callable[[Mapping[str, np.ndarray]], dict[str, float]] = lambda counts: {}
 
 
@@ -250,7 +251,7 @@ def _check_arm(arm: str, settings: dict[str, Any], task: Task) -> Any:
 def make_runs(
     arms: Mapping[str, dict[str, Any]], task: Task, seeds: int, folder: Path
 ) -> list[Run]:
-    """The runs of a study, seed by seed, so that a study cut short still compares all arms.
+    """The runs of a study, seed by seed, so that one cut short still compares all arms.
 
     Raises InputError for an arm that cannot be trained, or that is another one again.
     """

@@ -11,7 +11,6 @@ from common import config as configs
 from common import run_folder
 from common.config import check_choice
 from common.errors import FailedRunsError, InputError
-from common.host import has_accelerator
 from common.modes import was_given
 from common.run_folder import FREE_ON_RESUME
 from common.study import (
@@ -34,7 +33,7 @@ from common.study_file import read_study
 from common.study_page import write_page
 from common.study_progress import StudyProgress
 from common.study_report import Report, make_report, write_csv, write_figures, write_markdown
-from common.study_runs import Runner, light_jobs, light_programs, locked
+from common.study_runs import Runner, group_runs, light_jobs, locked
 from common.study_table import read_result
 from common.writer import say
 
@@ -270,11 +269,11 @@ def _train(
     lock: int,
 ) -> dict[Run, str]:
     """Do the runs that are not finished; the reasons of those that failed."""
-    jobs, light = launcher["jobs"], len(runs) > 1 and all(run.light for run in runs)
-    together = launcher["vmap"] or (light_programs() if light else 1)
-    light = light and jobs is None
+    jobs, together = launcher["jobs"], launcher["vmap"] or 1
+    light = jobs is None and together == 1 and len(runs) > 1 and all(run.light for run in runs)
     jobs = light_jobs() if light else jobs or 1
-    progress = StudyProgress(runs, study.metric, task.metrics[study.metric], jobs * together)
+    size = len(runs) // len(group_runs(runs, together))  # of a group, about
+    progress = StudyProgress(runs, study.metric, task.metrics[study.metric], jobs * size)
     arms = len({run.arm for run in runs})
     finished = f", {progress.done} of them finished before" if progress.done else ""
     say(f"{study.name}: {study.question}")
@@ -286,8 +285,7 @@ def _train(
     if light and progress.done < len(runs):
         say(f"they are light: up to {jobs} train at a time (--jobs=1: one by one)")
     if together > 1 and progress.done < len(runs):
-        slow = "" if has_accelerator() else "; on CPUs that is slower than one by one"
-        say(f"up to {together} that differ only in seed and numbers are one program{slow}")
+        say(f"up to {together} that differ only in seed and numbers are one program")
     runner = Runner(program, task.name, folder, jobs, lock, compile_once=light)
     runner.run_all(runs, progress, together=together)
     return runner.failures

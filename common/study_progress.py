@@ -31,7 +31,7 @@ class StudyProgress:
     """Lines for the person: a run begins, goes on, ends; with the time left for the study."""
 
     def __init__(self, runs: Sequence[Run], metric: str, words: str, jobs: int):
-        """Args: metric and what it is called; `jobs` runs go on together."""
+        """Args: metric and what it is called; about `jobs` runs go on together."""
         self._runs, self._metric, self._words, self._jobs = runs, metric, words, jobs
         self._going: dict[Run, _Going] = {}
         self._failed: set[Run] = set()
@@ -63,10 +63,10 @@ class StudyProgress:
         self._failed.add(run)
         say(f"[{self._place(run)}] {run.title} FAILED: {reason}")
 
-    def again(self, run: Run) -> None:
+    def again(self, run: Run, reason: str) -> None:
         """A run that was one of several is begun again, alone."""
         self._going.pop(run, None)
-        say(f"[{self._place(run)}] {run.title} did not end with the others: once more, alone")
+        say(f"[{self._place(run)}] {run.title} did not end with the others ({reason}): now alone")
 
     def tell(self) -> None:
         """Now and then a line of what goes on."""

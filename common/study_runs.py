@@ -1,17 +1,20 @@
-"""Trains the runs of a study: a process for each, so that none can harm another.
+"""Trains the runs of a study: a process for each, so that none can harm another, unless asked.
 
 A process costs a start and its compilation, about five seconds once the study's folder holds
 the compiled programs; for that a run may fail, run out of memory or be killed, and the others
 go on. Every run is an ordinary `launch.py --resume`, and its folder an ordinary run folder.
 
-Light runs go on together, one on a core, and the first of an arm compiles for all. On an
-accelerator, which a small step leaves idle, the light runs that differ in nothing but their seed
-and numbers are one program in one process (common/together.py); what fails of them is then
-done one by one. Not on CPUs: on two cores of a Xeon five seeds of report B's BiLSTM (rest14)
-take 2.5 times one's time as five processes, and as one program 4.5 times, with the same scores to
-the last digit; five of `cnn_b` (digits) 4.0 and 28 times. A step of five takes as long as five
-there, convolutions with weights of their own much longer; batches of unlike lengths are all
-padded to the longest (40 tokens instead of 23), and the program compiles four times as long.
+Light runs go on together, one on a core, and the first of an arm compiles for all.
+
+By --vmap, runs that differ in nothing but their seed and numbers are one program in one process
+(common/together.py); what does not end so is then done alone. It is off by default, since on
+CPUs it loses: on two cores of a Xeon five seeds of report B's BiLSTM (rest14) take 2.5 times
+one's time as five processes, and as one program 4.5 times, with the same scores to the last
+digit; five of `cnn_b` (digits) 4.0 and 28 times. A step of five takes as long as five there,
+convolutions with weights of their own much longer; batches of unlike lengths are all padded to the
+longest (40 tokens instead of 23), and the program compiles four times as long. On an accelerator
+it should win with small taggers, whose step waits for launches: that of five has the loops and
+products of one (tests/test_accelerators.py). That is not timed yet.
 """
 
 import fcntl
@@ -29,7 +32,7 @@ from typing import IO
 
 from common.config import write_json
 from common.errors import InputError, StoppedBySignal
-from common.host import has_accelerator, has_tpu
+from common.host import has_tpu
 from common.signals import PARENT_PIPE, StopRequest
 from common.study import Run, to_flags
 from common.study_progress import StudyProgress, finished_epochs
@@ -38,8 +41,6 @@ from common.writer import say
 POLL_SECONDS = 0.1
 # Light runs that go on together, at most: each takes about 0.7 GB.
 MAX_LIGHT_JOBS = 8
-# Light runs that are one program on an accelerator.
-MAX_LIGHT_TOGETHER = 8
 # The exit status of a mistake in flags or data, which another seed would meet as well.
 MISTAKE = 2
 FIRST_WORDS = "every run stops after its step, with a checkpoint; once more ends them at once"
@@ -64,15 +65,10 @@ def locked(folder: Path) -> Iterator[int]:
         yield file.fileno()
 
 
-def light_programs() -> int:
-    """How many light runs are one program: several where there is an accelerator, else one."""
-    return MAX_LIGHT_TOGETHER if has_accelerator() else 1
-
-
 def light_jobs() -> int:
     """How many light runs go on together: one on each core; one where there is a TPU, which serves
     one process at a time."""
-    if has_tpu() and has_accelerator():
+    if has_tpu() and os.environ.get("JAX_PLATFORMS") != "cpu":
         return 1
     return min(len(_cores()), MAX_LIGHT_JOBS)
 
@@ -180,9 +176,9 @@ class Runner:
         if len(group) == 1:
             command = [*self._program, *run_flags(self._task, group[0]), "--resume"]
         else:
-            listed = group[0].folder.with_suffix(".together.json")
-            self._list_runs(listed, group)
-            command = [*self._program, f"--task={self._task}", f"--together={listed}"]
+            self._list_runs(group)
+            listed = f"--together={_list_path(group)}"
+            command = [*self._program, f"--task={self._task}", listed]
         log = group[0].log.open("a")
         log.write(f"$ {shlex.join(command)}\n")
         log.flush()
@@ -199,7 +195,7 @@ class Runner:
         _share_cores(process.pid, slot, self._jobs)
         return _Job(group, process, log, slot)
 
-    def _list_runs(self, path: Path, group: Sequence[Run]) -> None:
+    def _list_runs(self, group: Sequence[Run]) -> None:
         """Write what --together reads."""
         runs = [
             {
@@ -209,7 +205,7 @@ class Runner:
             }
             for run in group
         ]
-        write_json(path, {"runs": runs})
+        write_json(_list_path(group), {"runs": runs})
 
     def _environment(self, ear: int) -> dict[str, str]:
         """Compiled programs are shared by all runs, the memory of an accelerator divided."""
@@ -231,12 +227,14 @@ class Runner:
     def _note_end(self, job: _Job, waiting: deque[list[Run]], progress: StudyProgress) -> None:
         """A process has ended by itself: note how."""
         if len(job.runs) > 1:
+            reason = _read_reason(job.runs[0].log, job.process.returncode)
             for run in reversed(job.runs):
                 if run.finished:
                     progress.finish(run)
                 else:
-                    progress.again(run)
+                    progress.again(run, reason)
                     waiting.appendleft([run])
+            _list_path(job.runs).unlink()
             return
         [run], status = job.runs, job.process.returncode
         if status == 0 and run.finished:
@@ -262,7 +260,8 @@ def group_runs(runs: Sequence[Run], together: int) -> list[list[Run]]:
     groups: list[list[Run]] = []
     for run in runs:
         for group in groups:
-            if len(group) < together and group[0].program == run.program:
+            alike = run.program is not None and run.program == group[0].program
+            if alike and len(group) < together:
                 group.append(run)
                 break
         else:
@@ -273,6 +272,10 @@ def group_runs(runs: Sequence[Run], together: int) -> list[list[Run]]:
 def run_flags(task: str, run: Run) -> list[str]:
     """The flags of a run, but for --resume."""
     return [f"--task={task}", *to_flags(run.settings), f"--workdir={run.folder}"]
+
+
+def _list_path(group: Sequence[Run]) -> Path:
+    return group[0].folder.with_suffix(".together.json")
 
 
 def _read_reason(log: Path, status: int) -> str:

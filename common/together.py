@@ -1,11 +1,12 @@
-"""Several runs as one program, by `vmap`: each keeps its folder, data, order and scores.
+"""Several runs in one process, their steps as one program: each keeps its folder, order and scores.
 
-A step of all is a step of each, with its own rows, on stacked states; what a run computes is what
-it computes alone, but for rounding. That pays where a step of one run leaves the device idle, as a
-small tagger's does on an accelerator. On CPUs it does not: see common/study_runs.py.
+What a run computes is what it computes alone, but for rounding; so one that is stopped and goes on
+with others, or alone, is not the same bit for bit. It may pay where a step of one run leaves the
+device idle, as a small tagger's does on an accelerator. On CPUs it does not: see
+common/study_runs.py.
 
-Runs can go together if their configurations have the same `training.program_of` and their states
-the same shapes; of those that are given, what does not fit is trained on its own.
+Runs go together if their configurations have the same `training.program_of` and their states the
+same shapes; of those that are given, what does not fit is trained on its own.
 """
 
 import math
@@ -15,45 +16,43 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
-from common import metrics
-from common.batching import Rows
+from common import metrics, processes
 from common.claim import claim
-from common.config import read_json
+from common.config import parse, read_json
 from common.errors import DivergedError, InputError, StopNow, StoppedBySignal
-from common.loop import FIRST_WORDS, LAG, diverged, finish_epoch, fit, is_stale, save
+from common.loop import FIRST_WORDS, LAG, SLOW, diverged, finish_epoch, fit, is_stale, save
 from common.modes import was_given
-from common.plan import Plan, Progress, Session, Stopwatch
+from common.plan import Plan, Progress, Session
 from common.resume import find_start
 from common.signals import StopRequest
+from common.stacked import StackedSteps, cut_states, stack_states
 from common.state import TrainState
-from common.step import scan_steps
 from common.training import TrainingConfig
-from common.writer import EpochBar, say
+from common.writer import EpochBar, say, warn
 
-LEFT = "left at once; --resume goes on from the last checkpoints"
+LEFT = "left at once; the same command goes on from the last checkpoints"
 
 
-@dataclass
+@dataclass(eq=False)
 class Member:
     """A run among several.
 
     Attributes:
         session: the run.
-        state: on the device; old while the group trains.
+        like: shapes and types of its state.
+        state: one copy; old while the group trains.
         progress: where it stands.
         failure: why it cannot go on.
     """
 
     session: Session
+    like: Any
     state: TrainState
     progress: Progress
     failure: DivergedError | None = None
@@ -69,23 +68,34 @@ class Member:
 
     @property
     def goes_on(self) -> bool:
-        """Whether there are steps to make."""
+        """Whether it has an epoch to finish."""
         left = self.progress.epoch < self.plan.epochs and not is_stale(self.plan, self.progress)
         return left and self.failure is None
 
     @property
     def done(self) -> int:
-        """Steps made of the epoch to come."""
+        """Steps made of the epoch to finish."""
         return int(self.state.step) - self.progress.epoch * self.plan.steps_per_epoch
+
+    @property
+    def is_late(self) -> bool:
+        """Whether all steps of the epoch are made, and it is to be scored."""
+        return self.done == self.plan.steps_per_epoch
+
+    def fail(self, error: DivergedError) -> None:
+        """Note and say why it cannot go on."""
+        self.failure = error
+        warn(f"{self.name}: {error}")
 
 
 def train_together(
     launcher: Mapping[str, Any],
     settings: Mapping[str, Any],
+    kind: type[TrainingConfig],
     find: Callable[[Mapping[str, Any], dict[str, Any]], tuple[TrainingConfig, Path]],
     begin: Callable[..., Session],
 ) -> None:
-    """Train the runs that --together=FILE lists, as one program where they fit.
+    """Train the runs that --together=FILE lists.
 
     The file is JSON, `{"runs": [{"settings": {...}, "workdir": "...", "command": "..."}, ...]}`;
     each run begins or is resumed as by its own command.
@@ -93,6 +103,7 @@ def train_together(
     Args:
         launcher: values of the launcher's own flags.
         settings: the configuration flags that were given.
+        kind: of the configurations.
         find: (launcher's flags, settings) -> configuration and run folder; see
             `modes.training_run`.
         begin: of the task's train.py.
@@ -106,9 +117,11 @@ def train_together(
     for name in (*given, *settings):
         if name not in ("task", "mode", "together"):
             raise InputError(f"--{name} does not go with --together: the file says it")
+    if processes.process_count() > 1:
+        raise InputError("--together is for one process: start it alone")
     with ExitStack() as claims:
         sessions = []
-        for run in _read_runs(Path(launcher["together"])):
+        for run in read_runs(Path(launcher["together"]), kind):
             place = {"workdir": run["workdir"], "resume": True}
             config, workdir = find(place, run["settings"])
             claims.enter_context(claim(workdir))
@@ -116,16 +129,23 @@ def train_together(
         run_together(sessions)
 
 
-def _read_runs(path: Path) -> list[dict[str, Any]]:
+def read_runs(path: Path, kind: type[TrainingConfig]) -> list[dict[str, Any]]:
+    """The runs that a file lists, with settings of the types of `kind`; else InputError."""
     runs = read_json(path).get("runs")
     kinds = {"settings": dict, "workdir": str, "command": str}
     whole = isinstance(runs, list) and all(
         isinstance(run, dict) and all(isinstance(run.get(key), kinds[key]) for key in kinds)
         for run in runs
     )
-    if not whole:
+    if not whole or not runs:
         raise InputError(f"--together={path} lists no runs: a study writes such files")
-    return list(runs)
+    try:
+        return [
+            {**run, "settings": {n: parse(kind, n, v) for n, v in run["settings"].items()}}
+            for run in runs
+        ]
+    except InputError as error:
+        raise InputError(f"--together={path}: {error}") from None
 
 
 def run_together(sessions: Sequence[Session]) -> None:
@@ -138,8 +158,7 @@ def run_together(sessions: Sequence[Session]) -> None:
             _fit_alone(group[0])
     for member in members:
         if member.failure is None:
-            like = member.plan.devices.abstract(member.state)
-            best, _ = member.plan.checkpoints.restore("best", like)
+            best, _ = member.plan.checkpoints.restore("best", member.like)
             member.session.finish(best, member.progress)
     if failures := [member.failure for member in members if member.failure]:
         raise failures[0]
@@ -147,48 +166,51 @@ def run_together(sessions: Sequence[Session]) -> None:
 
 def _begin(session: Session) -> Member:
     """The run where its newest checkpoint is."""
-    devices = session.plan.devices
-    state, saved = find_start(session.state, devices.abstract(session.state), session.plan)
-    return Member(session, devices.replicate(state), Progress(**saved))
+    like = session.plan.devices.abstract(session.state)
+    state, saved = find_start(session.state, like, session.plan)
+    return Member(session, like, state, Progress(**saved))
 
 
 def _alike(members: Sequence[Member]) -> list[list[Member]]:
-    """Those that have steps to make, in groups that can make them together."""
+    """Groups that can make their steps together."""
     groups: dict[Any, list[Member]] = {}
     for place, member in enumerate(members):
-        if not member.goes_on:
-            continue
-        leaves, structure = jax.tree.flatten(member.state)
+        leaves, structure = jax.tree.flatten(member.like)
         shapes = tuple((leaf.shape, leaf.dtype) for leaf in leaves)
-        steps = (member.plan.steps_per_epoch, member.done)
-        apart = place if member.plan.devices.count > 1 else None  # pmap's steps are not stacked
-        key = (member.session.program, structure, shapes, steps, apart)
+        size = member.plan.steps_per_epoch
+        # Those of pmap are not stacked, and a run that has made all its steps makes none.
+        apart = place if member.plan.devices.count > 1 or not member.goes_on else None
+        key = (member.session.program, structure, shapes, size, member.done % size, apart)
         groups.setdefault(key, []).append(member)
     return list(groups.values())
 
 
 def _fit_alone(member: Member) -> None:
-    say(f"{member.name} is trained on its own")
+    if member.goes_on:
+        say(f"{member.name} is trained on its own")
     try:
-        member.state, _ = fit(member.state, member.plan, member.progress)
+        fit(member.plan.devices.replicate(member.state), member.plan, member.progress)
     except DivergedError as error:
-        member.failure = error
+        member.fail(error)
 
 
 def _fit_group(members: Sequence[Member]) -> None:
     """Train all to their ends, epoch by epoch; as `loop.fit`."""
     say(f"{len(members)} runs as one program: {', '.join(member.name for member in members)}")
-    steps = _GroupSteps(members[0].plan)
     stop = StopRequest(FIRST_WORDS, lambda: LEFT)
+    steps = StackedSteps([member.plan for member in members])
     for member in members:
         member.plan.writer.open(member.progress.epoch)
+        member.progress.together = max(member.progress.together, len(members))
     try:
         with stop:
             while group := [member for member in members if member.goes_on]:
+                if late := [member for member in group if member.is_late]:
+                    _end_epoch(late, group, stop)
+                    continue
+                if len(group) < len(steps.plans):
+                    steps = StackedSteps([member.plan for member in group])
                 _train_epoch(group, steps, stop)
-                _end_epoch(group, stop)
-                if stop.number:
-                    raise _stopped(stop.number, group)
     except KeyboardInterrupt:
         raise StoppedBySignal(stop.number or signal.SIGINT, LEFT) from None
     finally:
@@ -196,53 +218,17 @@ def _fit_group(members: Sequence[Member]) -> None:
             member.plan.writer.close()
 
 
-class _GroupSteps:
-    """What a group's steps need: the compiled programs, the stacked data, the clock."""
-
-    def __init__(self, plan: Plan):
-        step = jax.vmap(plan.step)
-        self._one = plan.devices.compile(step, donate_first=True)
-        self._chunk = plan.devices.compile(scan_steps(step), donate_first=True)
-        self._group: list[Member] = []
-        self._inputs: tuple[Any, Any] = (None, None)
-        self.spent = Progress()
-        self.clock = Stopwatch(self.spent)
-
-    def take(self, group: list[Member], state: Any, steps: Sequence[Sequence[Rows]]) -> tuple:
-        """Make the steps, each of all runs of the group; (state, sums [S, N] of every step)."""
-        if self._group != group:
-            data = jax.tree.map(_stack_padded, *(member.plan.data for member in group))
-            self._inputs = data, jnp.stack([member.plan.key for member in group])
-            self._group = group
-        data, keys = self._inputs
-        align = group[0].plan.align
-        if len(steps) == 1:
-            rows = _stack(align(steps[0]))
-            self.clock.expect(rows)
-            state, sums = self._one(state, data, rows, keys)
-            return state, {name: values[None] for name, values in sums.items()}
-        rows = _stack([_stack(align(step)) for step in steps])
-        self.clock.expect(rows)
-        return self._chunk(state, data, rows, keys)
-
-    def settle(self, group: Sequence[Member]) -> None:
-        """Give every run its share of the time so far."""
-        for member in group:
-            member.progress.seconds += self.spent.seconds / len(group)
-            member.progress.steps_timed += self.spent.steps_timed
-        self.spent.seconds, self.spent.steps_timed = 0.0, 0
-
-
-def _train_epoch(group: list[Member], steps: _GroupSteps, stop: StopRequest) -> None:
+def _train_epoch(group: Sequence[Member], steps: StackedSteps, stop: StopRequest) -> None:
     """The rest of the current epoch of every run; a stop saves them all."""
     plan, done = group[0].plan, group[0].done
     batches = list(zip(*(m.plan.epoch_batches(m.progress.epoch) for m in group), strict=True))
-    state = _stack_states([member.state for member in group])
+    state = stack_states([member.state for member in group])
     pending: deque[dict[str, Array]] = deque()
     title = f"epoch {group[0].progress.epoch + 1}/{plan.epochs} of {len(group)} runs"
     saved = time.monotonic()
 
     def absorb(keep: int) -> None:
+        """Add all but the newest `keep` sums, each of a step or a chunk, to the progress."""
         while len(pending) > keep:
             sums = jax.device_get(pending.popleft())
             for values in zip(*sums.values(), strict=True):  # of a step, each [N]
@@ -251,39 +237,43 @@ def _train_epoch(group: list[Member], steps: _GroupSteps, stop: StopRequest) -> 
             steps.clock.tick(made)
             bar.step(_mean(group), made)
 
-    with EpochBar(
-        title, plan.steps_per_epoch, done, plan.unit, plan.batch_size * len(group)
-    ) as bar:
+    def settle() -> None:
+        """Every run has its own state again, and its share of the time."""
+        absorb(keep=0)
+        for member, own in zip(group, cut_states(state, len(group)), strict=True):
+            member.state = own
+            member.progress.seconds += steps.spent.seconds / len(group)
+            member.progress.steps_timed += steps.spent.steps_timed
+        steps.spent.seconds, steps.spent.steps_timed = 0.0, 0
+
+    size = plan.batch_size * len(group)
+    with EpochBar(title, plan.steps_per_epoch, done, plan.unit, size) as bar:
         steps.clock.start()
-        while done < plan.steps_per_epoch:
-            chunk = 1 < plan.chunk_steps <= len(batches) - done
-            count = plan.chunk_steps if chunk else 1
-            state, sums = steps.take(group, state, batches[done : done + count])
+        while done < plan.steps_per_epoch and not all(member.failure for member in group):
+            left = plan.steps_per_epoch - done
+            count = plan.chunk_steps if 1 < plan.chunk_steps <= left else 1
+            state, sums = steps.make(state, batches[done : done + count])
             done += count
             pending.append(sums)
-            absorb(keep=LAG)
+            fast = steps.spent.steps_per_second * SLOW > count
+            absorb(keep=LAG if fast else 0)
             overdue = time.monotonic() - saved > plan.checkpoint_seconds
             if done < plan.steps_per_epoch and (stop.number or overdue):
-                absorb(keep=0)
-                steps.settle(group)
-                _unstack_states(group, state)
+                settle()
                 _save_all(group)
                 saved = time.monotonic()
                 if stop.number:
                     raise _stopped(stop.number, group)
-        absorb(keep=0)
-    steps.settle(group)
-    _unstack_states(group, state)
+        settle()
 
 
-def _add_step(group: Sequence[Member], sums: dict[str, np.ndarray]) -> None:
+def _add_step(group: Sequence[Member], sums: dict[str, Any]) -> None:
     """Add a step's sums, [N], to every run's; note which run cannot go on."""
     for place, member in enumerate(group):
         own = {name: float(values[place]) for name, values in sums.items()}
         member.progress.sums = metrics.add(member.progress.sums, own)
         if member.failure is None and not math.isfinite(member.progress.sums["loss"]):
-            epoch = member.progress.epoch + 1
-            member.failure = diverged(f"the loss of {member.name} in epoch {epoch}", member.plan)
+            member.fail(diverged(f"the loss in epoch {member.progress.epoch + 1}", member.plan))
 
 
 def _mean(group: Sequence[Member]) -> dict[str, float]:
@@ -294,19 +284,20 @@ def _mean(group: Sequence[Member]) -> dict[str, float]:
     return metrics.means(total)
 
 
-def _end_epoch(group: Sequence[Member], stop: StopRequest) -> None:
-    """Validate, log and save every run; a signal saves at once what is left."""
-    for member in group:
-        if member.failure is not None:
-            continue
+def _end_epoch(late: Sequence[Member], group: Sequence[Member], stop: StopRequest) -> None:
+    """Score, log and save the runs that are late; a signal saves the whole group at once."""
+    for member in late:
+        state = member.plan.devices.replicate(member.state)
         try:
             with stop.raising():
-                scores = member.plan.evaluate(member.state)
+                scores = member.plan.evaluate(state)
         except StopNow:
             _save_all(group)
             raise _stopped(stop.number or signal.SIGINT, group) from None
         with _noting(member):
-            finish_epoch(member.state, member.plan, member.progress, scores, f"{member.name}: ")
+            finish_epoch(state, member.plan, member.progress, scores, f"{member.name}: ")
+    if stop.number:
+        raise _stopped(stop.number, group)
 
 
 def _save_all(group: Sequence[Member]) -> None:
@@ -316,44 +307,15 @@ def _save_all(group: Sequence[Member]) -> None:
                 save("latest", member.state, member.plan, member.progress)
 
 
+def _stopped(number: int, group: Sequence[Member]) -> StoppedBySignal:
+    whole = sum(member.failure is None for member in group)
+    return StoppedBySignal(number, f"stopped; {whole} runs are saved; the same command goes on")
+
+
 @contextmanager
 def _noting(member: Member) -> Iterator[None]:
     """A parameter that is not finite ends this run alone."""
     try:
         yield
     except DivergedError as error:
-        member.failure = error
-
-
-def _stopped(number: int, group: Sequence[Member]) -> StoppedBySignal:
-    return StoppedBySignal(
-        number, f"stopped {len(group)} runs, each saved in its folder; --resume continues"
-    )
-
-
-def _stack(parts: Sequence[Rows]) -> Rows:
-    return {name: np.stack([part[name] for part in parts]) for name in parts[0]}
-
-
-def _stack_padded(*arrays: Array) -> Array:
-    """Arrays of the same rank, stacked; the smaller ones end in zeros, which no row names."""
-    shape = [max(sizes) for sizes in zip(*(array.shape for array in arrays), strict=True)]
-    missing = [[(0, all_ - own) for all_, own in zip(shape, a.shape, strict=True)] for a in arrays]
-    pairs = zip(arrays, missing, strict=True)
-    return jnp.stack([jnp.pad(array, pads) if pads else array for array, pads in pairs])
-
-
-@jax.jit
-def _stack_states(states: list[TrainState]) -> TrainState:
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
-
-
-@partial(jax.jit, static_argnums=1)
-def _cut(state: TrainState, count: int) -> list[TrainState]:
-    return [jax.tree.map(lambda leaf: leaf[place], state) for place in range(count)]  # noqa: B023
-
-
-def _unstack_states(group: Sequence[Member], state: TrainState) -> None:
-    """Give every run its own state again."""
-    for member, own in zip(group, _cut(state, len(group)), strict=True):
-        member.state = own
+        member.fail(error)

@@ -1,11 +1,9 @@
 """The modes of `--task=aspect`, as launch.py calls them."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from common import modes, processes
-from common.claim import claim
 from common.config import check_choice
 from common.errors import InputError
 from text.config import TextConfig, check_config, make_config
@@ -67,14 +65,5 @@ def _use(mode: str, launcher: dict[str, Any], settings: dict[str, Any], form: st
 def _train(launcher: dict[str, Any], settings: dict[str, Any], command: str) -> None:
     from text.train import begin, train
 
-    def find(launcher: Mapping[str, Any], settings: dict[str, Any]) -> tuple[TextConfig, Path]:
-        return modes.training_run(launcher, settings, make_config, check_config, TextConfig)
-
-    if launcher["together"]:
-        from common.together import train_together
-
-        train_together(launcher, settings, find, begin)
-        return
-    config, workdir = find(launcher, settings)
-    with claim(workdir):
-        train(config, workdir, resume=launcher["resume"], command=command)
+    configs = (TextConfig, make_config, check_config)
+    modes.train(launcher, settings, command, configs=configs, begin=begin, train=train)

@@ -26,7 +26,10 @@ class Path(NamedTuple):
 
 
 def best_tags(
-    params: CRFParams, emissions: Sequence[np.ndarray], allowed: CRFParams | None
+    params: CRFParams,
+    emissions: Sequence[np.ndarray],
+    allowed: CRFParams | None,
+    widths: Sequence[int] = (),
 ) -> list[np.ndarray]:
     """The best tags, int32 [T], of every sentence.
 
@@ -34,9 +37,11 @@ def best_tags(
         params: of K tags.
         emissions: float32 [T, K] of each sentence.
         allowed: which moves are legal; None allows all.
+        widths: that sentences are padded to, each of which is a program to compile; () are the
+            usual ones.
     """
     found: list[np.ndarray] = [np.empty(0, np.int32)] * len(emissions)
-    for members, padded, lengths in _batches(emissions):
+    for members, padded, lengths in _batches(emissions, widths):
         tags = np.asarray(_decode(params, padded, lengths, allowed=allowed)[0])
         for place, index in enumerate(members):
             found[index] = tags[place, : lengths[place]]
@@ -44,11 +49,14 @@ def best_tags(
 
 
 def losses(
-    params: CRFParams, emissions: Sequence[np.ndarray], tags: Sequence[Sequence[int]]
+    params: CRFParams,
+    emissions: Sequence[np.ndarray],
+    tags: Sequence[Sequence[int]],
+    widths: Sequence[int] = (),
 ) -> np.ndarray:
     """The negative log-likelihood of the gold tags of every sentence, float64 [N]."""
     found = np.zeros(len(emissions))
-    for members, padded, lengths in _batches(emissions):
+    for members, padded, lengths in _batches(emissions, widths):
         gold = np.zeros(padded.shape[:2], np.int32)
         for place, index in enumerate(members):
             gold[place, : lengths[place]] = tags[index]
@@ -105,13 +113,13 @@ def term_probabilities(
 
 
 def _batches(
-    emissions: Sequence[np.ndarray],
+    emissions: Sequence[np.ndarray], widths: Sequence[int] = ()
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """(sentences [b], emissions float32 [B, T, K], lengths int32 [B]) of usual shapes, b <= B."""
+    """(sentences [b], emissions float32 [B, T, K], lengths int32 [B]) of few shapes, b <= B."""
     if not len(emissions):
         return
     lengths = np.array([len(row) for row in emissions], np.int32)
-    for rows in scoring_batches(lengths, (), SCORING_TOKENS):
+    for rows in scoring_batches(lengths, widths, SCORING_TOKENS):
         members = rows["index"][rows["weight"] > 0]
         padded = np.zeros((*rows["column"].shape, emissions[members[0]].shape[1]), np.float32)
         for place, index in enumerate(members):

@@ -107,8 +107,9 @@ def validate(prepared: Prepared, state: TrainState) -> dict[str, float]:
     emissions = prepared.scorer.emissions(state.variables, prepared.placed["val"])
     variables = extractor.devices.unreplicate(state.variables)
     transitions = crf_params(variables, len(extractor.scheme.tags))
-    tags = decoding.best_tags(transitions, emissions, extractor.allowed)
-    loss = decoding.losses(transitions, emissions, split.tags).mean()
+    widths = prepared.placed["train"].widths
+    tags = decoding.best_tags(transitions, emissions, extractor.allowed, widths)
+    loss = decoding.losses(transitions, emissions, split.tags, widths).mean()
     return {"val/loss": float(loss), **report.score(extractor.scheme, split, tags, "val")}
 
 
@@ -168,7 +169,8 @@ def _finish(
         transitions = crf_params(best.variables, len(extractor.scheme.tags))
         variables = extractor.devices.replicate(best.variables)
         emissions = prepared.scorer.emissions(variables, prepared.placed["test"])
-        test_tags = decoding.best_tags(transitions, emissions, extractor.allowed)
+        widths = prepared.placed["train"].widths
+        test_tags = decoding.best_tags(transitions, emissions, extractor.allowed, widths)
     summary = {
         "task": config.task,
         "config": config.config,

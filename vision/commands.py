@@ -1,11 +1,9 @@
 """The modes of `--task=cifar`, as launch.py calls them."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from common import modes, processes
-from common.claim import claim
 from common.config import check_choice
 from common.errors import InputError
 from vision.config import VisionConfig, check_config, make_config
@@ -64,14 +62,5 @@ def _one_run(launcher: dict[str, Any]) -> Path:
 def _train(launcher: dict[str, Any], settings: dict[str, Any], command: str) -> None:
     from vision.train import begin, train
 
-    def find(launcher: Mapping[str, Any], settings: dict[str, Any]) -> tuple[VisionConfig, Path]:
-        return modes.training_run(launcher, settings, make_config, check_config, VisionConfig)
-
-    if launcher["together"]:
-        from common.together import train_together
-
-        train_together(launcher, settings, find, begin)
-        return
-    config, workdir = find(launcher, settings)
-    with claim(workdir):
-        train(config, workdir, resume=launcher["resume"], command=command)
+    configs = (VisionConfig, make_config, check_config)
+    modes.train(launcher, settings, command, configs=configs, begin=begin, train=train)

@@ -84,24 +84,27 @@ def test_what_fails_of_several_runs_is_done_again_one_by_one(tmp_path, capsys):
     study = with_arm("crowded", label="crowded", rate=1)
     call(tmp_path / "s", study, toy_task=SEEDS_ALIKE, seeds=2, vmap=2)
     told = capsys.readouterr().out
-    assert "crowded, seed 0 did not end with the others: once more, alone" in told
+    assert (
+        "crowded, seed 0 did not end with the others (MemoryError: out of memory): now alone"
+        in told
+    )
     assert starts(tmp_path / "s")["crowded/seed0"] == 2 and "FAILED" not in told
     mistake = with_arm("never", label="mistake", rate=1)
     with pytest.raises(FailedRunsError, match="2 of 8 runs failed, first never, seed 0: --rate=9"):
         call(tmp_path / "t", mistake, toy_task=SEEDS_ALIKE, seeds=2, vmap=2)
     assert starts(tmp_path / "t")["never/seed0"] == 2
+    assert not list((tmp_path / "t").rglob("*.together.json"))
 
 
-def test_runs_are_grouped_by_their_program_in_their_order(monkeypatch):
+def test_runs_are_grouped_by_their_program_in_their_order():
     runs = make_runs({"a": {}, "b": {"rate": 2.0}}, SEEDS_ALIKE, 3, Path("s"))
     titles = [[run.title for run in group] for group in study_runs.group_runs(runs, 2)]
     assert titles == [
         ["a, seed 0", "a, seed 1"], ["b, seed 0", "b, seed 1"], ["a, seed 2"], ["b, seed 2"]
     ]  # fmt: skip
     assert study_runs.group_runs(runs, 1) == [[run] for run in runs]
-    for present, most in ((True, study_runs.MAX_LIGHT_TOGETHER), (False, 1)):
-        monkeypatch.setattr(study_runs, "has_accelerator", lambda present=present: present)
-        assert study_runs.light_programs() == most
+    nothing = make_runs({"a": {}}, TASK, 2, Path("s"))
+    assert len(study_runs.group_runs(nothing, 2)) == 2
 
 
 def test_light_runs_go_on_together_when_their_arm_has_compiled(tmp_path, capsys):

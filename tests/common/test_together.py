@@ -12,7 +12,10 @@ import pytest
 from common import loop, together
 from common.batching import epoch_batches
 from common.errors import DivergedError, InputError, StoppedBySignal
+from common.parallel import local_devices
 from common.plan import Session
+from common.stacked import StackedSteps
+from common.training import TrainingConfig
 from common.writer import RunWriter
 from tests.toy import counting, make_plan
 
@@ -23,10 +26,12 @@ TIMING = {"examples_per_second"}
 def make_session(folder, seed=1, finished=None, **changes):
     """A toy run with a seed, which notes in `finished` what it ended with."""
     order = {"epoch_batches": lambda epoch: epoch_batches(seed, epoch, 40, 8)}
-    plan, state = make_plan(folder, **{"key": jax.random.key(seed)} | order | changes)
+    key = local_devices(changes.get("device_count", 1)).replicate(jax.random.key(seed))
+    plan, state = make_plan(folder, key=key, **order | changes)
 
     def finish(best, progress):
         if finished is not None:
+            assert [row["epoch"] for row in plan.writer.history] == [*range(1, progress.epoch + 1)]
             finished[folder.name] = (jax.device_get(best), progress)
         return {}
 
@@ -83,15 +88,13 @@ def test_stopped_runs_go_on_together_and_alone(tmp_path):
         return [make_session(tmp_path / str(seed), seed, finished) for seed in SEEDS]
 
     def stopped_after(steps):
-        made = together._GroupSteps.take
-
-        def take(self, *args):
+        def make(self, *args):
             return send(self, *args)
 
-        send = counting(made, steps, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        send = counting(StackedSteps.make, steps, lambda: os.kill(os.getpid(), signal.SIGTERM))
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(together._GroupSteps, "take", take)
-            with pytest.raises(StoppedBySignal, match="stopped 3 runs, each saved") as stop:
+            patch.setattr(StackedSteps, "make", make)
+            with pytest.raises(StoppedBySignal, match="stopped; 3 runs are saved") as stop:
                 together.run_together(sessions())
         assert stop.value.signal_number == signal.SIGTERM
 
@@ -107,7 +110,7 @@ def test_stopped_runs_go_on_together_and_alone(tmp_path):
         assert_rows_alike(history, read_history(tmp_path / str(seed)))
 
 
-def test_a_signal_during_validation_saves_all(tmp_path):
+def test_a_signal_during_validation_saves_all_and_they_go_on_together(tmp_path):
     def evaluate(state):
         os.kill(os.getpid(), signal.SIGINT)
         return {"val/score": 0.0}
@@ -120,10 +123,12 @@ def test_a_signal_during_validation_saves_all(tmp_path):
     finished = {}
     together.run_together([make_session(tmp_path / str(s), s, finished) for s in (1, 2)])
     for seed in (1, 2):
-        assert_alike(alone(tmp_path / f"alone{seed}", seed)[0], finished[str(seed)][0])
+        best, progress = finished[str(seed)]
+        assert progress.together == 2
+        assert_alike(alone(tmp_path / f"alone{seed}", seed)[0], best)
 
 
-def test_a_run_that_diverges_does_not_harm_the_others(tmp_path):
+def test_a_run_that_diverges_does_not_harm_the_others(tmp_path, capsys):
     finished = {}
     good = make_session(tmp_path / "1", 1, finished)
     data = {
@@ -131,9 +136,10 @@ def test_a_run_that_diverges_does_not_harm_the_others(tmp_path):
     }
     data["y"][7] = np.nan
     bad = make_session(tmp_path / "2", 2, finished, data=data)
-    with pytest.raises(DivergedError, match="the loss of .*/2 in epoch 1 is not a finite number"):
+    with pytest.raises(DivergedError, match="the loss in epoch 1 is not a finite number"):
         together.run_together([good, bad])
     assert list(finished) == ["1"] and not bad.plan.checkpoints.exists()
+    assert "/2: the loss in epoch 1 is not" in capsys.readouterr().err
     assert_alike(alone(tmp_path / "alone", 1)[0], finished["1"][0])
 
 
@@ -156,17 +162,33 @@ def test_what_does_not_fit_is_trained_on_its_own(tmp_path, capsys):
     assert_alike(alone(tmp_path / "alone", 2)[0], finished["2"][0])
 
 
-@pytest.mark.parametrize("content", ["[]", "{}", '{"runs": [{"settings": {}}]}', "{"])
+def test_on_several_devices_each_is_trained_on_its_own(tmp_path):
+    finished = {}
+    seeds = (1, 2)
+    sessions = [make_session(tmp_path / str(s), s, finished, device_count=2) for s in seeds]
+    together.run_together(sessions)
+    for seed in seeds:
+        assert_alike(alone(tmp_path / f"alone{seed}", seed)[0], finished[str(seed)][0])
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "[]", "{}", '{"runs": [{"settings": {}}]}', "{", '{"runs": []}',
+        '{"runs": [{"settings": {"epochs": "three"}, "workdir": "w", "command": "c"}]}',
+        '{"runs": [{"settings": {"epoch": 3}, "workdir": "w", "command": "c"}]}',
+    ],
+)  # fmt: skip
 def test_a_file_that_no_study_wrote_is_refused(tmp_path, content):
     path = tmp_path / "runs.json"
     path.write_text(content)
     with pytest.raises(InputError, match="runs.json"):
-        together.train_together({"together": str(path)}, {}, None, None)
+        together.read_runs(path, TrainingConfig)
 
 
 def test_flags_beside_the_file_are_refused():
     with pytest.raises(InputError, match="--epochs does not go with --together"):
-        together.train_together({"together": "f", "task": "cifar"}, {"epochs": 3}, None, None)
+        together.train_together({"together": "f", "task": "cifar"}, {"epochs": 3}, None, None, None)
 
 
 TASKS = {
@@ -217,4 +239,5 @@ def test_seeds_and_numbers_of_a_real_run_as_one_program(tmp_path, task, capsys):
             assert found[key] == pytest.approx(expected[key], rel=2e-4), (name, key)
         losses.add(found["train/loss"])
         assert found["settings"] == expected["settings"]
+        assert (found["together"], expected.get("together")) == (3, None)
     assert len(losses) == 3

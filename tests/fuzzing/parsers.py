@@ -17,6 +17,7 @@ from common import config as configs
 from common.errors import InputError
 from common.run_folder import load_inputs
 from common.study_file import read_study
+from common.together import read_runs
 from tests.common.study_cases import TASK
 from tests.fuzzing import seeds
 from text import config as text_config
@@ -116,6 +117,11 @@ def read_own_study(content: bytes, folder: Path) -> Any:
     return read_study(_put(folder, "mine.yaml", content), lambda name: TASK, ("toy",))
 
 
+def read_listed(content: bytes, folder: Path) -> Any:
+    runs = read_runs(_put(folder, "seed0.together.json", content), text_config.TextConfig)
+    return [text_config.make_config(run["settings"]) for run in runs]
+
+
 def read_configuration(content: bytes, folder: Path) -> Any:
     path = _put(folder, "config.json", content)
     module = text_config if b'"aspect"' in content else vision_config
@@ -170,6 +176,7 @@ PARSERS = {
         for name in ("sources.json", "0.words.txt", "0.npy")
     },
     "study": Parser(seeds.studies, read_own_study),
+    "together": Parser(seeds.listed_runs, read_listed),
     "config": Parser(seeds.configurations, read_configuration),
     "inputs": Parser(seeds.inputs, read_inputs),
     "cache_info": Parser(partial(seeds.cached, "info.json"), partial(read_cached, "info.json")),

@@ -124,6 +124,12 @@ def packed(name: str) -> list[bytes]:
     return [(files | {"0.npy": stream.getvalue()})[name]]
 
 
+def listed_runs() -> list[bytes]:
+    settings = {"crf": True, "hidden_size": "8", "learning_rate": 0.01, "seed": 1, "data_dir": None}
+    run = {"settings": settings, "workdir": "runs/a/seed1", "command": "python launch.py"}
+    return [json.dumps({"runs": [run, run | {"workdir": "runs/b"}]}).encode()]
+
+
 def studies() -> list[bytes]:
     return [
         b"question: Does it?\ntask: toy\nbase: {epochs: 3}\narms:\n  slow: {rate: 1e-3}\n"

@@ -95,6 +95,21 @@ def test_more_sentences_than_a_batch():
     assert [row.tolist() for row in found] == [row.tolist() for row in alone] * 200
 
 
+def test_the_widths_of_the_batches_change_nothing():
+    params, emissions = make("bio")
+    tags = [np.ones(len(row), np.int32) for row in emissions]
+    longest = max(map(len, emissions))
+    for widths in ((longest,), (3, 40), (1,)):  # longer sentences get a usual one
+        found = decoding.best_tags(params, emissions, None, widths)
+        usual = decoding.best_tags(params, emissions, None)
+        assert [row.tolist() for row in found] == [row.tolist() for row in usual]
+        np.testing.assert_allclose(
+            decoding.losses(params, emissions, tags, widths),
+            decoding.losses(params, emissions, tags),
+            rtol=1e-5,
+        )
+
+
 def test_nothing_to_decode():
     params, _ = make("bio")
     assert decoding.best_tags(params, [], None) == []
