@@ -66,9 +66,11 @@ flags.DEFINE_integer(
 )
 flags.DEFINE_string("vectors", None, "Word vectors for the arms of a study that need a file.")
 flags.DEFINE_integer(
-    "vmap", None, "Runs of a study, alike but for seed and numbers, that are one program [1]."
+    "vmap", None, "Runs of a study alike but for seed, rate, decay, smoothing: one program [1]."
 )
-flags.DEFINE_string("together", None, "Train the runs of a file that a study with --vmap wrote.")
+flags.DEFINE_string(
+    "together", None, "For studies with --vmap: the file of runs that are one program."
+)
 flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, where several make one run.")
 flags.DEFINE_integer("num_processes", None, "How many processes make the run.")
 flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")

@@ -15,6 +15,8 @@ from common.training import TrainingConfig
 if TYPE_CHECKING:
     from common.plan import Session
 
+OF_STUDIES = ("seeds", "budget", "jobs", "vectors", "vmap")  # flags of the launcher
+
 Config = TypeVar("Config", bound=TrainingConfig)
 
 
@@ -41,6 +43,8 @@ def check_flags(
     """
     mode = launcher["mode"]
     for name, value in launcher.items():
+        if was_given(value) and name in OF_STUDIES:
+            raise InputError(f"--{name} is for studies: leave it out, or name one by --study")
         if was_given(value) and name not in used[mode] | {"task", "mode"}:
             raise InputError(f"--{name} does not go with --mode={mode}: leave it out")
     if mode in of_a_run:

@@ -21,15 +21,19 @@ def answer(study: Study, rows: Sequence[Row], metrics: Mapping[str, str]) -> str
     """
     words = metrics[study.metric]
     best = _order(study, rows)[0]
+    score = f"{format_score(best)}{_over(best)}"
     if len(rows) == 1:
-        told = [f"{best.arm} has a {words} of {format_score(best)}{_over(best)}."]
+        article = "an" if words[0] in "aeiou" else "a"
+        told = [f"{best.arm} has {article} {words} of {score}."]
+    elif all(row.scores == best.scores for row in rows):
+        told = [f"All arms have the same {words}, {score}."]
     else:
         above = ""
         if found := best.comparison:
             some = found.n < len(best.scores)
             shared = f"; over the {found.n} of them that both have, " if some else ": "
             above = f"{shared}{_describe(found, study.baseline)}"
-        told = [f"{best.arm} has the best {words}, {format_score(best)}{_over(best)}{above}."]
+        told = [f"{best.arm} has the best {words}, {score}{above}."]
     told += _others(study, [row for row in rows if row is not best])
     told += _agreement(study, rows)
     return " ".join(told)

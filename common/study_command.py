@@ -154,7 +154,7 @@ def _check_end(report: Report, runs: Sequence[Run]) -> None:
         run, reason = next(iter(failures.items()))
         raise FailedRunsError(
             f"{len(failures)} of {len(runs)} runs failed, first {run.title}: {reason} "
-            f"({run.log}); the same command tries them again"
+            f"({run.log}); the same command tries them again, and anew where a run has no folder"
         )
 
 
@@ -272,8 +272,10 @@ def _train(
     jobs, together = launcher["jobs"], launcher["vmap"] or 1
     light = jobs is None and together == 1 and len(runs) > 1 and all(run.light for run in runs)
     jobs = light_jobs() if light else jobs or 1
-    size = len(runs) // len(group_runs(runs, together))  # of a group, about
-    progress = StudyProgress(runs, study.metric, task.metrics[study.metric], jobs * size)
+    programs = len(group_runs(runs, together))
+    progress = StudyProgress(
+        runs, study.metric, task.metrics[study.metric], jobs * len(runs) // programs
+    )
     arms = len({run.arm for run in runs})
     finished = f", {progress.done} of them finished before" if progress.done else ""
     say(f"{study.name}: {study.question}")
@@ -285,7 +287,17 @@ def _train(
     if light and progress.done < len(runs):
         say(f"they are light: up to {jobs} train at a time (--jobs=1: one by one)")
     if together > 1 and progress.done < len(runs):
-        say(f"up to {together} that differ only in seed and numbers are one program")
+        alike = "alike but for seed, rate, decay or smoothing"
+        say(f"as {programs} programs, each of up to {together} runs {alike}")
+    if others := sum(
+        path.parent not in {run.folder for run in runs} for path in _summaries(folder)
+    ):
+        say(f"{others} finished runs of further seeds are left out: a larger --seeds takes them in")
     runner = Runner(program, task.name, folder, jobs, lock, compile_once=light)
     runner.run_all(runs, progress, together=together)
     return runner.failures
+
+
+def _summaries(folder: Path) -> list[Path]:
+    """Of all runs that a study's folder holds."""
+    return list(folder.glob("runs/*/seed*/summary.json"))

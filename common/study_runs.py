@@ -79,6 +79,7 @@ class _Job:
     that go on together."""
 
     runs: Sequence[Run]
+    begun: bool  # whether there was a run before, which this one resumes
     process: subprocess.Popen
     log: IO[str]
     slot: int
@@ -173,6 +174,10 @@ class Runner:
         """Begin or resume a run, or several as one program; the log of the first has all."""
         for run in group:
             run.folder.parent.mkdir(parents=True, exist_ok=True)
+        begun = (group[0].folder / "config.json").exists()
+        for run in group[1:]:
+            with run.log.open("a") as log:
+                log.write(f"one program with {group[0].title}, whose log has all: {group[0].log}\n")
         if len(group) == 1:
             command = [*self._program, *run_flags(self._task, group[0]), "--resume"]
         else:
@@ -193,7 +198,7 @@ class Runner:
         )
         slot = min(set(range(self._jobs)) - {job.slot for job in jobs})
         _share_cores(process.pid, slot, self._jobs)
-        return _Job(group, process, log, slot)
+        return _Job(group, begun, process, log, slot)
 
     def _list_runs(self, group: Sequence[Run]) -> None:
         """Write what --together reads."""
@@ -243,7 +248,7 @@ class Runner:
         reason = _read_reason(run.log, status)
         self.failures[run] = reason
         progress.fail(run, reason)
-        if status != MISTAKE:
+        if status != MISTAKE or job.begun:  # what was resumed may be at fault in its folder alone
             return
         others = [other for group in waiting for other in group if other.arm == run.arm]
         for other in others:

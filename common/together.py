@@ -137,8 +137,8 @@ def read_runs(path: Path, kind: type[TrainingConfig]) -> list[dict[str, Any]]:
         isinstance(run, dict) and all(isinstance(run.get(key), kinds[key]) for key in kinds)
         for run in runs
     )
-    if not whole or not runs:
-        raise InputError(f"--together={path} lists no runs: a study writes such files")
+    if not whole or not runs or len({run["workdir"] for run in runs}) < len(runs):
+        raise InputError(f"--together={path} is no list of runs: a study with --vmap writes it")
     try:
         return [
             {**run, "settings": {n: parse(kind, n, v) for n, v in run["settings"].items()}}
@@ -160,8 +160,9 @@ def run_together(sessions: Sequence[Session]) -> None:
         if member.failure is None:
             best, _ = member.plan.checkpoints.restore("best", member.like)
             member.session.finish(best, member.progress)
-    if failures := [member.failure for member in members if member.failure]:
-        raise failures[0]
+    for member in members:
+        if member.failure:
+            raise DivergedError(f"{member.name}: {member.failure}")
 
 
 def _begin(session: Session) -> Member:
@@ -222,7 +223,8 @@ def _train_epoch(group: Sequence[Member], steps: StackedSteps, stop: StopRequest
     """The rest of the current epoch of every run; a stop saves them all."""
     plan, done = group[0].plan, group[0].done
     batches = list(zip(*(m.plan.epoch_batches(m.progress.epoch) for m in group), strict=True))
-    state = stack_states([member.state for member in group])
+    # Put on the device as the steps leave it: another placing would be compiled anew.
+    state = plan.devices.replicate(stack_states([member.state for member in group]))
     pending: deque[dict[str, Array]] = deque()
     title = f"epoch {group[0].progress.epoch + 1}/{plan.epochs} of {len(group)} runs"
     saved = time.monotonic()

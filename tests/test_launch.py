@@ -128,7 +128,7 @@ DEMO = ("--task=aspect", "--workdir=run")
         ((*DEMO, "--config=report_c"), "--config=report_c is unknown: choose one of default, "),
         ((*DEMO, "--cell=tanh"), "--cell=tanh is unknown: choose one of rnn, lstm, gru"),
         ((*DEMO, "--top=3"), "--top does not go with --mode=train"),
-        ((*DIGITS, "--seeds=3"), "--seeds does not go with --mode=train"),
+        ((*DIGITS, "--seeds=3"), "--seeds is for studies: leave it out, or name one by --study"),
         (("--study=A-bm",), "--study=A-bm is unknown (did you mean A-bn?): choose one of A-"),
         ((*DIGITS, "--study=A-bn"), "--task does not go with --study: it is the study's own"),
         (

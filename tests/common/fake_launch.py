@@ -1,7 +1,7 @@
 """Stands in for launch.py: runs of a toy study, which note their starts and take no time.
 
 With --label=slow a run goes on for minutes, with =mistake, =crash and =killed it fails, and with
-=crowded it does as one of several.
+=crowded it does as one of several. One that finds a config.json fails as by a mistake.
 """
 
 import json
@@ -23,7 +23,7 @@ def train(flags: dict, several: bool) -> None:
     with (folder / "starts.txt").open("a") as starts:
         starts.write(" ".join(sys.argv[1:]) + "\n")
     print("a line", flush=True)
-    if label == "mistake":
+    if label == "mistake" or (folder / "config.json").exists():
         sys.exit(print("launch.py: --rate=9 cannot be", file=sys.stderr) or 2)
     if label == "crash" or (label == "crowded" and several):
         raise MemoryError("out of memory")

@@ -42,6 +42,11 @@ def test_the_baseline_may_be_best():
     assert "Not told apart from half: one <b> (-0.0100)." in told
 
 
+def test_arms_with_the_same_scores_have_no_best():
+    told = ask({"half": HALF, "one <b>": HALF})
+    assert told.startswith("All arms have the same test accuracy, 0.5000 ± 0.0200 over 3 seeds.")
+
+
 def test_one_seed_is_no_evidence():
     told = ask({"half": (0.5,), "one <b>": (0.6,), "two | 2": (0.4,)})
     assert "with a single seed" in told and "one seed cannot tell from chance" in told

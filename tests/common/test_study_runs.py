@@ -69,12 +69,15 @@ SEEDS_ALIKE = dataclasses.replace(TASK, program=lambda config: config)
 
 def test_runs_of_one_program_share_a_process(tmp_path, capsys):
     call(tmp_path / "s", toy_task=SEEDS_ALIKE, seeds=5, vmap=3)
-    assert "up to 3 that differ only in seed and numbers are one program" in capsys.readouterr().out
+    assert (
+        "as 6 programs, each of up to 3 runs alike but for seed, rate," in capsys.readouterr().out
+    )
     assert set(starts(tmp_path / "s").values()) == {1} and len(starts(tmp_path / "s")) == 15
     for arm in (tmp_path / "s" / "runs").iterdir():
         commands = [(arm / f"seed{seed}" / "starts.txt").read_text() for seed in range(5)]
         assert commands[0] == commands[1] == commands[2] != commands[3] == commands[4]
         assert "--together=" in commands[0] and (arm / "seed3.log").read_text().count("a line") == 2
+        assert (arm / "seed4.log").read_text().startswith("one program with ")
     call(tmp_path / "one", seeds=2)
     table, alone = ((tmp_path / name / "study.csv").read_text() for name in ("s", "one"))
     assert table.splitlines()[0] == alone.splitlines()[0]
@@ -119,6 +122,24 @@ def test_light_runs_go_on_together_when_their_arm_has_compiled(tmp_path, capsys)
         assert len(begun) == 2 and min(begun) > compiled
     call(tmp_path / "one", toy_task=light, seeds=3, jobs=1)
     assert "they are light" not in capsys.readouterr().out
+
+
+def test_a_damaged_run_folder_does_not_stop_the_other_seeds(tmp_path, capsys):
+    call(tmp_path / "s", seeds=2)
+    folder = tmp_path / "s" / "runs" / "half" / "seed0"
+    (folder / "summary.json").unlink()
+    (folder / "config.json").write_text("damaged")
+    capsys.readouterr()
+    with pytest.raises(FailedRunsError, match="1 of 9 runs failed, first half, seed 0"):
+        call(tmp_path / "s", seeds=3)
+    assert starts(tmp_path / "s")["half/seed2"] == 1 and "not tried" not in capsys.readouterr().out
+
+
+def test_seeds_that_are_left_out_are_told(tmp_path, capsys):
+    call(tmp_path / "s", seeds=3)
+    call(tmp_path / "s", seeds=1)
+    told = capsys.readouterr().out
+    assert "6 finished runs of further seeds are left out: a larger --seeds takes them in" in told
 
 
 def test_a_failed_arm_is_reported_and_the_rest_go_on(tmp_path, capsys):

@@ -45,6 +45,11 @@ def alone(folder, seed, **changes):
     return jax.device_get(best), progress, session.plan.writer.history
 
 
+def noted(thing, things):
+    things.append(thing)
+    return thing
+
+
 def read_history(folder, epochs=3):
     return RunWriter(folder).read_rows(epochs)
 
@@ -66,7 +71,11 @@ def assert_rows_alike(rows, others):
 def test_three_runs_as_one_program_end_as_one_by_one(tmp_path, capsys, chunk):
     finished = {}
     sessions = [make_session(tmp_path / str(s), s, finished, chunk_steps=chunk) for s in SEEDS]
-    together.run_together(sessions)
+    compiled = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(together, "StackedSteps", lambda plans: noted(StackedSteps(plans), compiled))
+        together.run_together(sessions)
+    assert [steps._one._cache_size() for steps in compiled] == [1]
     told = capsys.readouterr().out
     assert (
         "3 runs as one program: " in told and f"\n{tmp_path.name}/2: epoch 3/3  train/loss" in told
@@ -136,7 +145,7 @@ def test_a_run_that_diverges_does_not_harm_the_others(tmp_path, capsys):
     }
     data["y"][7] = np.nan
     bad = make_session(tmp_path / "2", 2, finished, data=data)
-    with pytest.raises(DivergedError, match="the loss in epoch 1 is not a finite number"):
+    with pytest.raises(DivergedError, match="/2: the loss in epoch 1 is not a finite number"):
         together.run_together([good, bad])
     assert list(finished) == ["1"] and not bad.plan.checkpoints.exists()
     assert "/2: the loss in epoch 1 is not" in capsys.readouterr().err
