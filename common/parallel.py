@@ -18,7 +18,13 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceShardin
 
 from common import processes
 from common.errors import InputError
-from common.host import has_bfloat16, onednn_is_used, prepare_host, unused_accelerator
+from common.host import (
+    ONEDNN_FLAG,
+    has_bfloat16,
+    onednn_is_used,
+    prepare_host,
+    unused_accelerator,
+)
 from common.program_cache import keep_programs
 from common.writer import say, warn
 
@@ -55,11 +61,22 @@ class Devices:
         """Axis for collectives, None where there is nothing to collect."""
         return AXIS if self.count > 1 else None
 
-    def compile(self, fn: Callable[..., Any], *, donate_first: bool = False) -> Callable[..., Any]:
-        """The compiled form of `fn`; `donate_first` gives its first argument's memory away."""
+    def compile(
+        self, fn: Callable[..., Any], *, donate_first: bool = False, onednn: bool = True
+    ) -> Callable[..., Any]:
+        """The compiled form of `fn`.
+
+        Args:
+            fn: see the class.
+            donate_first: gives its first argument's memory away.
+            onednn: whether XLA may call oneDNN on a CPU, whose programs cannot be kept
+                (common/program_cache.py).
+        """
         donate = (0,) if donate_first else ()
         if self.count == 1:
-            return jax.jit(fn, donate_argnums=donate)
+            without = self.on_cpu and onednn_is_used() and not onednn
+            options = {ONEDNN_FLAG.removeprefix("--"): False} if without else None
+            return jax.jit(fn, donate_argnums=donate, compiler_options=options)
         return jax.pmap(fn, axis_name=AXIS, devices=self.devices, donate_argnums=donate)
 
     def replicate(self, tree: Any) -> Any:

@@ -35,6 +35,7 @@ class Plan:
         checkpoint_seconds: longest time between two checkpoints.
         batch_size: examples of a step, on average, for the speed that is shown.
         chunk_steps: steps made at a time by `train_chunk`; what an epoch leaves goes step by step.
+        onednn: as for `Devices.compile`.
         align: makes the rows of several runs' steps alike in shape, without effect on the steps.
         unit: what an example is called.
         shown: the metrics in the line that ends an epoch.
@@ -54,6 +55,7 @@ class Plan:
     batch_size: float
     select: str | None
     chunk_steps: int = 1
+    onednn: bool = True
     align: Callable[[Sequence[Rows]], Sequence[Rows]] = list
     patience: int = 0
     checkpoint_seconds: float = 600.0
@@ -63,12 +65,13 @@ class Plan:
     @cached_property
     def train_step(self) -> Step:
         """`step`, compiled; it donates the state."""
-        return self.devices.compile(self.step, donate_first=True)
+        return self.devices.compile(self.step, donate_first=True, onednn=self.onednn)
 
     @cached_property
     def train_chunk(self) -> Step:
         """Several steps as one program: rows and sums have a first axis, the step."""
-        return self.devices.compile(scan_steps(self.step), donate_first=True)
+        steps = scan_steps(self.step)
+        return self.devices.compile(steps, donate_first=True, onednn=self.onednn)
 
 
 @dataclass

@@ -29,8 +29,8 @@ class StackedSteps:
         self.plans = list(plans)
         first = self.plans[0]
         step = jax.vmap(first.step)
-        self._one = first.devices.compile(step, donate_first=True)
-        self._chunk = first.devices.compile(scan_steps(step), donate_first=True)
+        compiled = partial(first.devices.compile, donate_first=True, onednn=first.onednn)
+        self._one, self._chunk = compiled(step), compiled(scan_steps(step))
         self._data = jax.tree.map(_stack_padded, *(plan.data for plan in self.plans))
         self._keys = jnp.stack([plan.key for plan in self.plans])
         self.spent = Progress()

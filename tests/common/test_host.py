@@ -4,6 +4,7 @@ import os
 import platform
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,15 @@ from common.convolution import conv_nhwc
 x, kernel = jnp.ones((8, 8, 8, 64), jnp.bfloat16), jnp.ones((3, 3, 64, 64), jnp.bfloat16)
 program = jax.jit(lambda x, k: conv_nhwc(x, k, 1, "SAME")).lower(x, kernel).compile()
 print("__onednn$convolution" in program.as_text(), onednn_is_used())
+"""
+WITHOUT_ONEDNN = """
+import jax.numpy as jnp
+from common.parallel import local_devices
+
+devices, x = local_devices(1), jnp.ones((1024, 1024))
+for onednn in (True, False):
+    program = devices.compile(lambda x: x @ x, onednn=onednn).lower(x).compile()
+    print("__onednn$matmul" in program.as_text())
 """
 PROGRAM = """
 import resource
@@ -84,6 +94,15 @@ def test_where_onednn_is_asked_for_xla_calls_it():
         [sys.executable, "-c", CALLS_OF_ONEDNN], cwd=ROOT, env=environment, text=True
     )
     assert answer.split() in (["True", "True"], ["False", "False"])
+
+
+def test_a_program_that_asks_for_none_has_no_call_of_onednn():
+    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    answer = subprocess.check_output(
+        [sys.executable, "-c", WITHOUT_ONEDNN], cwd=ROOT, env=environment, text=True
+    )
+    asked = host.FIRST_WITH_ONEDNN <= tuple(map(int, version("jaxlib").split(".")[:2]))
+    assert answer.split() == [str(asked), "False"]
 
 
 @pytest.mark.parametrize(
