@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from common.study import Run
 from common.writer import PLAIN_SECONDS, say
 
+COMPILE_SECONDS = 20.0  # of a first epoch, about, with the start: what later ones do not take
 START_SECONDS = 10.0  # of a run, about, that are not training: its start, compilation, pictures
 
 
@@ -108,8 +109,9 @@ class StudyProgress:
         if not going or not going.seen:
             return None
         epoch, started = finished_epochs(run), going.seen - going.begun
-        if epoch == going.first:
-            return started * (run.epochs - going.before) / (epoch - going.before)
+        if epoch == going.first:  # of which the start and the compilation are a part
+            later = max(started - COMPILE_SECONDS, 0.0) / (epoch - going.before)
+            return started + later * (run.epochs - epoch)
         later = (time.monotonic() - going.seen) / (epoch - going.first)
         return started + later * (run.epochs - going.first)
 
