@@ -241,7 +241,7 @@ def test_progress_is_told_now_and_then_with_the_time_left(tmp_path, monkeypatch,
             (runs[0].folder / "metrics.jsonl").write_text('{"epoch": 1}\n')
         progress.tell()
     told = capsys.readouterr().out.splitlines()
-    # One of two epochs took 30 s, 20 for the start, so that the other takes 10 and the other run 40.
+    # One of two epochs took 30 s, 20 for the start: the other takes 10, and the other run 40.
     assert told[:2] == [
         "[1/2] half, seed 0",
         "0/2 runs done; half, seed 0 at epoch 1/2; about 50 s left",
