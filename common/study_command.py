@@ -289,15 +289,11 @@ def _train(
     if together > 1 and progress.done < len(runs):
         alike = "alike but for seed, rate, decay or smoothing"
         say(f"as {programs} programs, each of up to {together} runs {alike}")
-    if others := sum(
-        path.parent not in {run.folder for run in runs} for path in _summaries(folder)
-    ):
-        say(f"{others} finished runs of further seeds are left out: a larger --seeds takes them in")
+    own = {run.folder for run in runs}
+    others = [p for p in folder.glob("runs/*/seed*/summary.json") if p.parent not in own]
+    if others:
+        remedy = "of further seeds are left out: a larger --seeds takes them in"
+        say(f"{len(others)} finished runs {remedy}")
     runner = Runner(program, task.name, folder, jobs, lock, compile_once=light)
     runner.run_all(runs, progress, together=together)
     return runner.failures
-
-
-def _summaries(folder: Path) -> list[Path]:
-    """Of all runs that a study's folder holds."""
-    return list(folder.glob("runs/*/seed*/summary.json"))

@@ -239,7 +239,7 @@ class Runner:
                 else:
                     progress.again(run, reason)
                     waiting.appendleft([run])
-            _list_path(job.runs).unlink()
+            _list_path(job.runs).unlink(missing_ok=True)
             return
         [run], status = job.runs, job.process.returncode
         if status == 0 and run.finished:
