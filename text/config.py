@@ -146,9 +146,7 @@ _REPORT_B = _REPORTS | {
 
 CONFIGS: dict[str, dict[str, Any]] = {
     "default": {},
-    # Against the default on two splits of laptop14's training set, a quarter held out: exact F1
-    # +0.8 (three runs each, +0.4 to +1.2); 192 units alone +0.5 (six runs, 0.0 to +1.1).
-    "best": {"crf": True, "hidden_size": "256,256", "epochs": 16, "dropout": 0.6},
+    "best": {"crf": True},
     "report_a": _REPORT_A,
     "report_b_birnn": _REPORT_B | {"cell": "rnn"},
     "report_b_bilstm": _REPORT_B | {"cell": "lstm"},
