@@ -5,12 +5,11 @@ After so many steps of its own the process WHO sends itself the signal.
 
 import os
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 from common import loop, processes
 from launch import end, run_to_exit_status
-from tests.toy import counting, make_plan
+from tests.toy import counting, make_plan, patched
 
 
 def main() -> None:
@@ -21,7 +20,7 @@ def main() -> None:
         plan, state = make_plan(workdir, device_count=0, epochs=4)
         if index == who:
             send = counting(plan.train_step, step, lambda: os.kill(os.getpid(), number))
-            plan = replace(plan, train_step=send)
+            plan = patched(plan, train_step=send)
         loop.run(state, plan)
 
 

@@ -11,7 +11,7 @@ from common.errors import InputError
 from text import commands, predict
 from text.corpus_files import read
 
-LAUNCHER = dict.fromkeys(("workdir", "run", "input", "format", "top", "nbest")) | {
+LAUNCHER = dict.fromkeys(("workdir", "together", "run", "input", "format", "top", "nbest")) | {
     "mode": "train",
     "resume": False,
 }

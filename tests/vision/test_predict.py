@@ -13,6 +13,7 @@ LAUNCHER = {
     "mode": "train",
     "workdir": None,
     "resume": False,
+    "together": None,
     "run": None,
     "input": None,
     "format": None,
