@@ -23,7 +23,7 @@ from common.errors import (
     is_out_of_memory,
 )
 from common.memory import advise_batch
-from common.plan import Plan, Progress, Stopwatch
+from common.plan import Plan, Progress, Session, Stopwatch
 from common.resume import find_start
 from common.signals import StopRequest
 from common.state import TrainState
@@ -34,6 +34,15 @@ from common.writer import EpochBar, say, warn
 LAG = 2
 SLOW = 1.0  # seconds
 FIRST_WORDS = "stopping after this step, with a checkpoint; once more leaves at once, without"
+
+
+def train(session: Session) -> dict[str, Any]:
+    """Train, select an epoch, score the test split once, write the run folder.
+
+    Returns:
+        The contents of summary.json. Raises as `fit`.
+    """
+    return session.finish(*run(session.state, session.plan))
 
 
 def run(state: TrainState, plan: Plan) -> tuple[TrainState, Progress]:

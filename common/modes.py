@@ -93,7 +93,6 @@ def train(
     *,
     configs: tuple[type[Config], Callable[[dict[str, Any]], Config], Callable[[Config], None]],
     begin: "Callable[..., Session]",
-    train: Callable[..., Any],
 ) -> None:
     """The mode "train" of a task: one run, or those that --together lists.
 
@@ -103,7 +102,6 @@ def train(
         command: what was typed.
         configs: the configuration's class, what makes one of flags, and what checks one.
         begin: of the task's train.py.
-        train: likewise.
     """
     kind, make_config, check_config = configs
 
@@ -115,9 +113,11 @@ def train(
 
         train_together(launcher, settings, kind, find, begin)
         return
+    from common import loop
+
     config, workdir = find(launcher, settings)
     with claim(workdir):
-        train(config, workdir, resume=launcher["resume"], command=command)
+        loop.train(begin(config, workdir, resume=launcher["resume"], command=command))
 
 
 def _check_settings(own: Mapping[str, Any], first: Mapping[str, Any]) -> None:

@@ -63,7 +63,7 @@ def _use(mode: str, launcher: dict[str, Any], settings: dict[str, Any], form: st
 
 
 def _train(launcher: dict[str, Any], settings: dict[str, Any], command: str) -> None:
-    from text.train import begin, train
+    from text.train import begin
 
     configs = (TextConfig, make_config, check_config)
-    modes.train(launcher, settings, command, configs=configs, begin=begin, train=train)
+    modes.train(launcher, settings, command, configs=configs, begin=begin)

@@ -1,5 +1,6 @@
 """Train a term extractor and report on it."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,6 @@ from jax import Array
 
 from common import processes, run_folder
 from common.checkpoint import Checkpoints
-from common.loop import run
 from common.parallel import local_devices
 from common.plan import Plan, Progress, Session, summarise
 from common.state import TrainState, count_parameters
@@ -114,18 +114,6 @@ def validate(prepared: Prepared, state: TrainState) -> dict[str, float]:
     return {"val/loss": float(loss), **report.score(extractor.scheme, split, tags, "val")}
 
 
-def train(config: TextConfig, workdir: Path, *, resume: bool, command: str) -> dict[str, Any]:
-    """Train, select an epoch, score the test split once, write the run folder.
-
-    Arguments as for `begin`.
-
-    Returns:
-        The contents of summary.json.
-    """
-    session = begin(config, workdir, resume=resume, command=command)
-    return session.finish(*run(session.state, session.plan))
-
-
 def begin(config: TextConfig, workdir: Path, *, resume: bool, command: str) -> Session:
     """All of a run that comes before its first step.
 
@@ -149,10 +137,7 @@ def begin(config: TextConfig, workdir: Path, *, resume: bool, command: str) -> S
     tell_start(prepared, parameters)
     say(f"run folder: {workdir}")
     facts = {"params": parameters, "command": first_command, **code}
-
-    def finish(best: TrainState, progress: Progress) -> dict[str, Any]:
-        return _finish(prepared, workdir, facts, plan, best, progress)
-
+    finish = partial(_finish, prepared, workdir, facts, plan)
     return Session(plan, state, finish, program_of(config))
 
 

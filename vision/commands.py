@@ -60,7 +60,7 @@ def _one_run(launcher: dict[str, Any]) -> Path:
 
 
 def _train(launcher: dict[str, Any], settings: dict[str, Any], command: str) -> None:
-    from vision.train import begin, train
+    from vision.train import begin
 
     configs = (VisionConfig, make_config, check_config)
-    modes.train(launcher, settings, command, configs=configs, begin=begin, train=train)
+    modes.train(launcher, settings, command, configs=configs, begin=begin)

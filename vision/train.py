@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +14,6 @@ from jax import Array
 from common import processes, run_folder
 from common.batching import epoch_batches, gather, steps_per_epoch
 from common.checkpoint import Checkpoints
-from common.loop import run
 from common.parallel import tell_choices
 from common.plan import Plan, Progress, Session, summarise
 from common.state import TrainState, count_parameters
@@ -150,18 +150,6 @@ def make_plan(
     return plan, whiten(state, sample)
 
 
-def train(config: VisionConfig, workdir: Path, *, resume: bool, command: str) -> dict[str, Any]:
-    """Train, select on validation data, score the test split once, write the run folder.
-
-    Arguments as for `begin`.
-
-    Returns:
-        The contents of summary.json.
-    """
-    session = begin(config, workdir, resume=resume, command=command)
-    return session.finish(*run(session.state, session.plan))
-
-
 def begin(config: VisionConfig, workdir: Path, *, resume: bool, command: str) -> Session:
     """All of a run that comes before its first step.
 
@@ -188,10 +176,7 @@ def begin(config: VisionConfig, workdir: Path, *, resume: bool, command: str) ->
     tell_choices(classifier.devices, classifier.precision, plan.chunk_steps)
     say(f"run folder: {workdir}")
     facts = {"command": first_command, **code}
-
-    def finish(best: TrainState, progress: Progress) -> dict[str, Any]:
-        return _finish(prepared, workdir, facts, plan, best, progress)
-
+    finish = partial(_finish, prepared, workdir, facts, plan)
     return Session(plan, state, finish, program_of(config))
 
 

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 
+from common import loop
 from common.checkpoint import Checkpoints
 from common.errors import InputError
 from common.writer import RunWriter
@@ -137,7 +138,9 @@ def test_a_whole_run(tmp_path, monkeypatch, capsys, val, select):
     flags = {"crf": True, "epochs": 3, "select": select, "val_fraction": 0.1 if val else 0.0}
     workdir = tmp_path / "run"
     config = make_config(SMALL | flags)
-    summary = training.train(config, workdir, resume=False, command="python launch.py ...")
+    summary = loop.train(
+        training.begin(config, workdir, resume=False, command="python launch.py ...")
+    )
     told = capsys.readouterr().out
     assert "F1 1.0000" in told and f"{val} sentences" in told and "exact span (official)" in told
     assert summary == json.loads((workdir / "summary.json").read_text())

@@ -9,6 +9,7 @@ import optax
 import pytest
 from scipy.ndimage import gaussian_filter
 
+from common import loop
 from common.batching import train_rows
 from common.checkpoint import Checkpoints
 from common.writer import RunWriter
@@ -213,7 +214,9 @@ def test_a_whole_run_without_validation(tmp_path, monkeypatch, capsys, caplog):
     workdir.mkdir()
     with jax.log_compiles():
         # --resume on an empty folder starts anew.
-        summary = training.train(config, workdir, resume=True, command="python launch.py ...")
+        summary = loop.train(
+            training.begin(config, workdir, resume=True, command="python launch.py ...")
+        )
 
     steps = [line for line in caplog.messages if "XLA compilation of jit(train_step)" in line]
     assert len(steps) == 1, "the step is compiled once"
