@@ -1,5 +1,7 @@
 """Layers that both tasks use."""
 
+import math
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -15,11 +17,28 @@ def example_keys(key: Array, count: int, axis_name: str | None = None) -> Array:
     return jax.vmap(jax.random.fold_in, (None, 0))(key, first + jnp.arange(count))
 
 
+def byte_rate(rate: float) -> float:
+    """The chance of `Dropout(rate)`: a whole number of 256ths, neither none nor all of them."""
+    return min(max(round(256 * rate), 1), 255) / 256
+
+
+def random_bytes(key: Array, shape: tuple[int, ...]) -> Array:
+    """Uniform uint8 of this shape, four of every number that is drawn.
+
+    `jax.random.bits` draws a number for each byte: masks of 64 x 40 x 256 units then take 5.3 ms
+    instead of 1.0 (two cores of a Xeon), of a tagger's step of 30.
+    """
+    size = math.prod(shape)
+    words = jax.random.bits(key, (-(-size // 4),), jnp.uint32)
+    return jax.lax.bitcast_convert_type(words, jnp.uint8).reshape(-1)[:size].reshape(shape)
+
+
 class Dropout(nn.Module):
     """Inverted dropout (Srivastava et al. 2014) of an array whose first axis is the batch.
 
     Unlike `flax.linen.Dropout`, every example has its own key, so that one device and
-    several draw the same masks.
+    several draw the same masks; and the rate is rounded to 256ths (`byte_rate`), by which what
+    is kept is scaled up, so that its expectation is exact.
     """
 
     rate: float
@@ -30,5 +49,6 @@ class Dropout(nn.Module):
         if not train or self.rate == 0.0:
             return x
         keys = example_keys(self.make_rng("dropout"), x.shape[0], self.axis_name)
-        keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1.0 - self.rate, x.shape[1:]))(keys)
-        return jnp.where(keep, x / (1.0 - self.rate), 0).astype(x.dtype)
+        rate = byte_rate(self.rate)
+        drawn = jax.vmap(lambda key: random_bytes(key, x.shape[1:]))(keys)
+        return jnp.where(drawn >= 256 * rate, x / (1.0 - rate), 0).astype(x.dtype)

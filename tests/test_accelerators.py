@@ -91,11 +91,10 @@ def test_tagger(tmp_path, precision):
         # Two directions, each with a product of its inputs and one of its state, and the head:
         # each has a forward and two backward.
         assert check(program, precision) == ["dot_general"] * 15
-        # Scans run over time, so [B, T, ...] becomes [T, B, ...]: of each direction the gates
-        # and which tokens are real, and the states back; the CRF's emissions; and the gradients
-        # of all these but of which tokens are real.
+        # Loops run over time, so [B, T, ...] becomes [T, B, ...]: of each direction what enters
+        # it, and the states back; the CRF's emissions; and the gradients of all these.
         moved = [shape for _, [shape], _ in read(program, "transpose") if len(shape) == 3]
-        assert len(moved) == 2 * (3 + 2) + 2
+        assert len(moved) == 2 * (2 + 2) + 2
 
 
 def test_a_step_of_five_taggers_launches_what_a_step_of_one_does(tmp_path):

@@ -28,8 +28,12 @@ from common.batching import Rows, epoch_order, padded_rows, train_rows
 
 # Every bucket is a shape to compile, which takes longer than the padding it spares.
 BUCKETS = 4
+# In an epoch sentences are sorted by how often this many tokens go into their lengths: so a loop
+# over a batch, which ends at its longest sentence (text/rnn.py), makes few steps of padding, and
+# batches still change from epoch to epoch.
+SORTED_TOKENS = 4
 # About as many tokens, padding included, are scored in one call: bounds the memory, no score.
-SCORING_TOKENS = 4096
+SCORING_TOKENS = 2048
 
 IntRows = Sequence[Sequence[int] | np.ndarray]
 
@@ -110,16 +114,15 @@ def epoch_batches(
 ) -> list[Rows]:
     """The rows of every batch of an epoch: each sentence once, similar lengths together.
 
-    Sentences are shuffled, then sorted by bucket; so a batch mixes buckets only where one ends.
-    The one batch that is not full is padded with weight 0. The batches come in random order.
+    Sentences are shuffled, then sorted by `SORTED_TOKENS`. The one batch that is not full is
+    padded with weight 0. The batches come in random order.
     """
     order = epoch_order(seed, epoch, len(lengths))
-    buckets = np.array([fit_width(length, widths) for length in lengths])
-    order = order[np.argsort(buckets[order], kind="stable")]
+    order = order[np.argsort(-(-lengths[order] // SORTED_TOKENS), kind="stable")]
     found = []
     for start in range(0, len(order), batch_size):
         index = order[start : start + batch_size]
-        width = int(buckets[index].max())
+        width = fit_width(int(lengths[index].max()), widths)
         missing = batch_size - len(index)
         rows = train_rows(np.concatenate([index, np.zeros(missing, np.int32)]), epoch)
         rows["weight"][len(index) :] = 0.0

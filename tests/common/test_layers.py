@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from common.layers import Dropout, example_keys
+from common.layers import Dropout, byte_rate, example_keys, random_bytes
 from common.parallel import local_devices
 
 KEY = jax.random.key(5)
@@ -19,7 +19,7 @@ def drop(x, rate, key=KEY, axis_name=None):
 def test_values_are_dropped_or_scaled_up():
     found = np.asarray(drop(X, 0.3))
     kept = found != 0
-    np.testing.assert_allclose(found[kept], X[kept] / 0.7, rtol=1e-6)
+    np.testing.assert_allclose(found[kept], X[kept] / (1 - byte_rate(0.3)), rtol=1e-6)
     # 6,400 draws: the share kept has a deviation of 0.006.
     assert abs(kept.mean() - 0.7) < 0.03
     assert all(0.5 < share < 0.9 for share in kept.mean(axis=(1, 2)))
@@ -30,6 +30,27 @@ def test_examples_and_keys_have_masks_of_their_own():
     assert len({row.tobytes() for row in found}) == len(X)
     assert (found != drop(np.ones_like(X), 0.5, jax.random.key(6))).any()
     np.testing.assert_array_equal(found, drop(np.ones_like(X), 0.5))
+
+
+def test_rates_are_256ths():
+    assert [256 * byte_rate(rate) for rate in (0.5, 0.1, 1e-6, 0.999)] == [128, 26, 1, 255]
+    for rate in (0.01, 0.999):
+        found = np.asarray(drop(np.ones((16, 100, 100), np.float32), rate))
+        # 160,000 draws: the share dropped has a deviation of at most 0.0003.
+        assert abs((found == 0).mean() - byte_rate(rate)) < 0.002
+        assert abs(found.mean() - 1) < 0.2
+
+
+def test_every_byte_is_as_likely_in_every_place():
+    drawn = np.asarray(random_bytes(KEY, (3, 5, 4097)))
+    assert (drawn.shape, drawn.dtype) == ((3, 5, 4097), np.uint8)
+    counts = np.bincount(drawn.reshape(-1), minlength=256)
+    # 240 of each expected, with a deviation of 15.
+    assert counts.min() > 150 and counts.max() < 330
+    places = drawn.reshape(-1)[: 4 * (drawn.size // 4)].reshape(-1, 4) / 255
+    # 15,000 draws: a mean has a deviation of 0.0024, a correlation of 0.008.
+    np.testing.assert_allclose(places.mean(axis=0), 0.5, atol=0.015)
+    np.testing.assert_allclose(np.corrcoef(places.T), np.eye(4), atol=0.05)
 
 
 @pytest.mark.parametrize("rate, train", [(0.5, False), (0.0, True), (0.0, False)])

@@ -10,8 +10,9 @@ import pytest
 from jax.test_util import check_grads
 
 from common.errors import InputError
+from common.layers import byte_rate
 from common.state import count_parameters
-from text.rnn import CELLS, RNN, Direction, recur, scan_cell
+from text.rnn import CELLS, RNN, Direction, recur
 
 KEY = jax.random.key(0)
 B, T, D, H = 5, 6, 3, 4
@@ -158,24 +159,64 @@ def test_gradients():
     check_grads(fn, (variables, X), order=1, modes="rev", atol=2e-2, rtol=2e-2)
 
 
+def step_by_step(cell, reverse, kernel, inputs, lengths, scale):
+    """`recur` as its equations say it, with a gradient that is JAX's own."""
+    carry, found = (jnp.zeros(scale.shape),) * cell.states, [None] * len(inputs)
+    for t in reversed(range(len(inputs))) if reverse else range(len(inputs)):
+        product = (carry[0] * scale) @ kernel
+        gates = inputs[t].at[:, : product.shape[1]].add(product)
+        carry = tuple(jnp.where((t < lengths)[:, None], x, 0) for x in cell.step(gates, carry))
+        found[t] = carry[0]
+    return jnp.stack(found)
+
+
+def draw_recurrence(cell, *first):
+    """Kernel, inputs and dropout's scale of random numbers, with more first axes; a cotangent."""
+    gates = len(cell.biases)
+    rows = (gates + cell.divided) * H
+    kernel, inputs, cotangent = (
+        RNG.normal(size=(*first, *shape)).astype(np.float32)
+        for shape in [(H, gates * H), (T, B, rows), (T, B, H)]
+    )
+    return kernel, inputs, np.float32(RNG.integers(0, 2, (*first, B, H)) * 2), cotangent
+
+
+def value_and_gradients(fn, cell, reverse):
+    """The jitted function of (kernel, inputs, lengths, scale, cotangent)."""
+
+    def weighed(kernel, inputs, lengths, scale, cotangent):
+        h = fn(cell, reverse, kernel, inputs, lengths, scale)
+        return (h * cotangent).sum(), h
+
+    return jax.grad(weighed, argnums=(0, 1), has_aux=True)
+
+
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS)
-def test_the_kernel_gradient_taken_at_once_is_that_of_the_scan(cell, reverse):
-    gates, parts = len(cell.biases), 2 if cell.recurrent_bias else 1
-    kernel, *inputs = (
-        RNG.normal(size=shape).astype(np.float32)
-        for shape in [(H, gates * H), *[(T, B, gates * H)] * parts]
-    )
-    real, dropped = REAL.T[:, :, None], np.float32(RNG.integers(0, 2, (B, H)) * 2)
-    scale = RNG.normal(size=(T, B, H)).astype(np.float32)
+def test_the_gradient_written_out_is_jaxs_own(cell, reverse):
+    kernel, inputs, scale, cotangent = draw_recurrence(cell)
+    ours = jax.jit(value_and_gradients(recur, cell, reverse))
+    plain = jax.jit(value_and_gradients(step_by_step, cell, reverse))
+    # The loop ends at the longest: the last step, an earlier one, the first, before any.
+    for lengths in (LENGTHS, LENGTHS // 2, LENGTHS // 6, LENGTHS * 0):
+        args = kernel, inputs, lengths, scale, cotangent
+        found, expected = ours(*args), plain(*args)
+        assert np.any(expected[1]) == lengths.any()
+        for one, other in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
-    def gradients(scan):
-        fn = lambda U, x: (scan(cell, reverse, U, x, real, dropped) * scale).sum()  # noqa: E731
-        return jax.jit(jax.grad(fn, argnums=(0, 1)))(kernel, tuple(inputs))
 
-    for one, other in zip(*map(jax.tree.leaves, map(gradients, (recur, scan_cell))), strict=True):
-        assert np.abs(other).max() > 0.1
-        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+@pytest.mark.parametrize("reverse", [False, True])
+def test_mapped_batches_end_at_their_own_longest_sequence(reverse):
+    cell = CELLS["lstm"]
+    kernel, inputs, scale, cotangent = draw_recurrence(cell, 3)
+    args = kernel, inputs, np.stack([LENGTHS // 3, LENGTHS, LENGTHS * 0]), scale, cotangent
+    fn = value_and_gradients(recur, cell, reverse)
+    found, alone = jax.jit(jax.vmap(fn))(*args), jax.jit(fn)
+    for place in range(3):
+        expected = alone(*(part[place] for part in args))
+        for one, other in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
+            np.testing.assert_allclose(one[place], other, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -223,7 +264,7 @@ def test_recurrent_dropout_has_one_mask_per_sequence_and_direction():
     found = units_alone(0.3)
     found[:, :, 1] = found[:, ::-1, 1]
     dropped, kept = (
-        np.isclose(found, course[:, None, None]).all(axis=1) for course in courses(0.3)
+        np.isclose(found, course[:, None, None]).all(axis=1) for course in courses(byte_rate(0.3))
     )
     assert (dropped ^ kept).all()
     # 512 draws: the share has a deviation of 0.02.
