@@ -1,6 +1,8 @@
 """Recurrent layers: against hand-stepped cells and PyTorch, their padding, masks and starts."""
 
+import itertools
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 
 import jax
@@ -159,47 +161,50 @@ def test_gradients():
     check_grads(fn, (variables, X), order=1, modes="rev", atol=2e-2, rtol=2e-2)
 
 
-def step_by_step(cell, reverse, kernel, inputs, lengths, scale):
+def step_by_step(cell, reverse, kernel, bias, inputs, lengths, scale):
     """`recur` as its equations say it, with a gradient that is JAX's own."""
     carry, found = (jnp.zeros(scale.shape),) * cell.states, [None] * len(inputs)
     for t in reversed(range(len(inputs))) if reverse else range(len(inputs)):
         product = (carry[0] * scale) @ kernel
-        gates = inputs[t].at[:, : product.shape[1]].add(product)
+        gates = (inputs[t] + bias).at[:, : product.shape[1]].add(product)
         carry = tuple(jnp.where((t < lengths)[:, None], x, 0) for x in cell.step(gates, carry))
         found[t] = carry[0]
     return jnp.stack(found)
 
 
 def draw_recurrence(cell, *first):
-    """Kernel, inputs and dropout's scale of random numbers, with more first axes; a cotangent."""
+    """Random (kernel, bias, inputs), dropout's scale and a cotangent, with more first axes."""
     gates = len(cell.biases)
-    rows = (gates + cell.divided) * H
-    kernel, inputs, cotangent = (
+    width = (gates + cell.divided) * H
+    *numbers, cotangent = (
         RNG.normal(size=(*first, *shape)).astype(np.float32)
-        for shape in [(H, gates * H), (T, B, rows), (T, B, H)]
+        for shape in [(H, gates * H), (width,), (T, B, width), (T, B, H)]
     )
-    return kernel, inputs, np.float32(RNG.integers(0, 2, (*first, B, H)) * 2), cotangent
+    return numbers, np.float32(RNG.integers(0, 2, (*first, B, H)) * 2), cotangent
 
 
 def value_and_gradients(fn, cell, reverse):
-    """The jitted function of (kernel, inputs, lengths, scale, cotangent)."""
+    """The function of ((kernel, bias, inputs), lengths, scale, cotangent)."""
 
-    def weighed(kernel, inputs, lengths, scale, cotangent):
-        h = fn(cell, reverse, kernel, inputs, lengths, scale)
+    def weighed(numbers, lengths, scale, cotangent):
+        # At padding inputs are 0.
+        *weights, inputs = numbers
+        inputs = jnp.where((jnp.arange(T)[:, None] < lengths)[:, :, None], inputs, 0)
+        h = fn(cell, reverse, *weights, inputs, lengths, scale)
         return (h * cotangent).sum(), h
 
-    return jax.grad(weighed, argnums=(0, 1), has_aux=True)
+    return jax.grad(weighed, has_aux=True)
 
 
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS)
 def test_the_gradient_written_out_is_jaxs_own(cell, reverse):
-    kernel, inputs, scale, cotangent = draw_recurrence(cell)
+    numbers, scale, cotangent = draw_recurrence(cell)
     ours = jax.jit(value_and_gradients(recur, cell, reverse))
     plain = jax.jit(value_and_gradients(step_by_step, cell, reverse))
     # The loop ends at the longest: the last step, an earlier one, the first, before any.
     for lengths in (LENGTHS, LENGTHS // 2, LENGTHS // 6, LENGTHS * 0):
-        args = kernel, inputs, lengths, scale, cotangent
+        args = numbers, lengths, scale, cotangent
         found, expected = ours(*args), plain(*args)
         assert np.any(expected[1]) == lengths.any()
         for one, other in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
@@ -209,14 +214,14 @@ def test_the_gradient_written_out_is_jaxs_own(cell, reverse):
 @pytest.mark.parametrize("reverse", [False, True])
 def test_mapped_batches_end_at_their_own_longest_sequence(reverse):
     cell = CELLS["lstm"]
-    kernel, inputs, scale, cotangent = draw_recurrence(cell, 3)
-    args = kernel, inputs, np.stack([LENGTHS // 3, LENGTHS, LENGTHS * 0]), scale, cotangent
+    numbers, scale, cotangent = draw_recurrence(cell, 3)
+    args = numbers, np.stack([LENGTHS // 3, LENGTHS, LENGTHS * 0]), scale, cotangent
     fn = value_and_gradients(recur, cell, reverse)
-    found, alone = jax.jit(jax.vmap(fn))(*args), jax.jit(fn)
-    for place in range(3):
-        expected = alone(*(part[place] for part in args))
-        for one, other in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
-            np.testing.assert_allclose(one[place], other, rtol=1e-5, atol=1e-6)
+    found = jax.jit(jax.vmap(fn))(*args)
+    each = (jax.tree.map(itemgetter(place), args) for place in range(3))
+    expected = jax.tree.map(lambda *parts: np.stack(parts), *itertools.starmap(jax.jit(fn), each))
+    check_close = partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
+    jax.tree.map(check_close, found, expected)
 
 
 @pytest.mark.parametrize("cell", CELLS)
