@@ -6,6 +6,9 @@ with x float [B, T, D] and lengths int32 [B]. What stands at padding reaches nei
 nor a gradient, and outputs there are 0. The equations and the order of the gates are
 PyTorch's, so that weights can be compared. Dropout draws from the rng stream `dropout`.
 
+Time is a `lax.scan`; on a CPU it is a loop that ends at the longest sequence (`steps_to_make`;
+`lax.fori_loop` is a scan where the number of steps is known).
+
 Sources: Elman 1990; Hochreiter and Schmidhuber 1997 with the forget gate of Gers et al. 2000;
 Cho et al. 2014, arXiv 1406.1078, the reset gate acting after the recurrent product; Gal and
 Ghahramani 2016, arXiv 1512.05287 (recurrent dropout).
@@ -97,8 +100,8 @@ def steps_to_make(lengths: Array, steps: int) -> Array | int:
     """How many of `steps` steps a loop has to make.
 
     On a CPU none after the longest sequence: a batch is padded to one of few widths, which at
-    B = 64 adds 60 % to the tokens of laptop14. An accelerator would wait for the host at every
-    step of a loop whose end the program does not know.
+    B = 64 adds 60 % to the tokens of laptop14, the steps to the longest 14 %. An accelerator would
+    wait for the host at every step of a loop whose end the program does not know.
     """
     return longest(lengths) if jax.default_backend() == "cpu" else steps
 
