@@ -24,7 +24,7 @@ TENSOR = re.compile(r"tensor<(?:([\dx]+)x)?(\w+)>")
 
 @pytest.fixture(autouse=True)
 def an_accelerator(monkeypatch):
-    """What common/convolution.py and text/crf.py ask, who have forms that are for CPUs alone."""
+    """What is asked by those who have forms for CPUs alone: convolutions, recurrence, CRF."""
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
 
 

@@ -24,15 +24,16 @@ from typing import NamedTuple
 import numpy as np
 from jax import Array
 
-from common.batching import Rows, epoch_order, padded_rows, train_rows
+from common.batching import Rows, padded_rows, train_rows
 
 # Every bucket is a shape to compile, which takes longer than the padding it spares.
 BUCKETS = 4
-# In an epoch sentences are sorted by how often this many tokens go into their lengths: so a loop
-# over a batch, which ends at its longest sentence (text/rnn.py), makes few steps of padding, and
-# batches still change from epoch to epoch.
-SORTED_TOKENS = 4
+# An epoch's sentences are sorted by their lengths and up to so many tokens by chance: so a loop
+# over a batch, which ends at its longest sentence (text/recurrence.py), makes few steps of padding,
+# and batches still differ from epoch to epoch.
+CHANCE_TOKENS = 4
 # About as many tokens, padding included, are scored in one call: bounds the memory, no score.
+# More make longer calls of which more is padding.
 SCORING_TOKENS = 2048
 
 IntRows = Sequence[Sequence[int] | np.ndarray]
@@ -114,21 +115,22 @@ def epoch_batches(
 ) -> list[Rows]:
     """The rows of every batch of an epoch: each sentence once, similar lengths together.
 
-    Sentences are shuffled, then sorted by `SORTED_TOKENS`. The one batch that is not full is
-    padded with weight 0. The batches come in random order.
+    Sentences are sorted by length and some chance (`CHANCE_TOKENS`), then cut into batches, of
+    which a random one is not full: it is padded with weight 0. They come in random order.
     """
-    order = epoch_order(seed, epoch, len(lengths))
-    order = order[np.argsort(-(-lengths[order] // SORTED_TOKENS), kind="stable")]
+    rng = np.random.default_rng((seed, epoch))
+    order = np.argsort(lengths + rng.uniform(0, CHANCE_TOKENS, len(lengths))).astype(np.int32)
+    full, rest = divmod(len(order), batch_size)
+    sizes = [batch_size] * full
+    if rest:
+        sizes.insert(rng.integers(full + 1), rest)
     found = []
-    for start in range(0, len(order), batch_size):
-        index = order[start : start + batch_size]
+    for index in np.split(order, np.cumsum(sizes)[:-1]):
         width = fit_width(int(lengths[index].max()), widths)
-        missing = batch_size - len(index)
-        rows = train_rows(np.concatenate([index, np.zeros(missing, np.int32)]), epoch)
+        rows = train_rows(np.resize(index, batch_size), epoch)
         rows["weight"][len(index) :] = 0.0
         found.append(with_columns(rows, width))
-    shuffle = np.random.default_rng((seed, epoch, 1)).permutation(len(found))
-    return [found[i] for i in shuffle]
+    return [found[i] for i in rng.permutation(len(found))]
 
 
 def scoring_batches(

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from common.layers import Dropout, byte_rate, example_keys, random_bytes
+from common.layers import Dropout, dropped_bytes, example_keys, random_bytes
 from common.parallel import local_devices
 
 KEY = jax.random.key(5)
@@ -19,7 +19,7 @@ def drop(x, rate, key=KEY, axis_name=None):
 def test_values_are_dropped_or_scaled_up():
     found = np.asarray(drop(X, 0.3))
     kept = found != 0
-    np.testing.assert_allclose(found[kept], X[kept] / (1 - byte_rate(0.3)), rtol=1e-6)
+    np.testing.assert_allclose(found[kept], X[kept] / (1 - dropped_bytes(0.3) / 256), rtol=1e-6)
     # 6,400 draws: the share kept has a deviation of 0.006.
     assert abs(kept.mean() - 0.7) < 0.03
     assert all(0.5 < share < 0.9 for share in kept.mean(axis=(1, 2)))
@@ -33,11 +33,11 @@ def test_examples_and_keys_have_masks_of_their_own():
 
 
 def test_rates_are_256ths():
-    assert [256 * byte_rate(rate) for rate in (0.5, 0.1, 1e-6, 0.999)] == [128, 26, 1, 255]
+    assert [dropped_bytes(rate) for rate in (0.5, 0.1, 1e-6, 0.999)] == [128, 26, 1, 255]
     for rate in (0.01, 0.999):
         found = np.asarray(drop(np.ones((16, 100, 100), np.float32), rate))
         # 160,000 draws: the share dropped has a deviation of at most 0.0003.
-        assert abs((found == 0).mean() - byte_rate(rate)) < 0.002
+        assert abs((found == 0).mean() - dropped_bytes(rate) / 256) < 0.002
         assert abs(found.mean() - 1) < 0.2
 
 
@@ -47,7 +47,10 @@ def test_every_byte_is_as_likely_in_every_place():
     counts = np.bincount(drawn.reshape(-1), minlength=256)
     # 240 of each expected, with a deviation of 15.
     assert counts.min() > 150 and counts.max() < 330
-    places = drawn.reshape(-1)[: 4 * (drawn.size // 4)].reshape(-1, 4) / 255
+    assert [random_bytes(KEY, shape).shape for shape in ((), (0,), (1,))] == [(), (0,), (1,)]
+    # The bytes of a number lie a quarter of all apart.
+    quarter = -(-drawn.size // 4)
+    places = np.stack([drawn.reshape(-1)[n * quarter :][: quarter - 3] for n in range(4)], 1) / 255
     # 15,000 draws: a mean has a deviation of 0.0024, a correlation of 0.008.
     np.testing.assert_allclose(places.mean(axis=0), 0.5, atol=0.015)
     np.testing.assert_allclose(np.corrcoef(places.T), np.eye(4), atol=0.05)

@@ -12,9 +12,11 @@ import pytest
 from jax.test_util import check_grads
 
 from common.errors import InputError
-from common.layers import byte_rate
+from common.layers import dropped_bytes
+from common.parallel import local_devices
 from common.state import count_parameters
-from text.rnn import CELLS, RNN, Direction, recur
+from text.recurrence import multiply, recur
+from text.rnn import CELLS, RNN, Direction
 
 KEY = jax.random.key(0)
 B, T, D, H = 5, 6, 3, 4
@@ -212,7 +214,7 @@ def test_the_gradient_written_out_is_jaxs_own(cell, reverse):
 
 
 @pytest.mark.parametrize("reverse", [False, True])
-def test_mapped_batches_end_at_their_own_longest_sequence(reverse):
+def test_mapped_batches_get_the_numbers_of_each_alone(reverse):
     cell = CELLS["lstm"]
     numbers, scale, cotangent = draw_recurrence(cell, 3)
     args = numbers, np.stack([LENGTHS // 3, LENGTHS, LENGTHS * 0]), scale, cotangent
@@ -222,6 +224,59 @@ def test_mapped_batches_end_at_their_own_longest_sequence(reverse):
     expected = jax.tree.map(lambda *parts: np.stack(parts), *itertools.starmap(jax.jit(fn), each))
     check_close = partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
     jax.tree.map(check_close, found, expected)
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+@pytest.mark.parametrize("reverse", [False, True])
+def test_loops_end_at_the_longest_sequence(reverse, mapped):
+    made = []
+
+    def step(gates, carry):
+        jax.debug.callback(lambda: made.append(1))
+        return CELLS["rnn"].step(gates, carry)
+
+    cell = CELLS["rnn"]._replace(step=step)
+    numbers, scale, cotangent = draw_recurrence(cell, *[3] * mapped)
+    lengths = np.stack([LENGTHS // 3, LENGTHS // 2, LENGTHS * 0]) if mapped else LENGTHS // 2
+    fn = value_and_gradients(recur, cell, reverse)
+    jax.block_until_ready(
+        jax.jit(jax.vmap(fn) if mapped else fn)(numbers, lengths, scale, cotangent)
+    )
+    jax.effects_barrier()
+    assert len(made) == 2 * max(LENGTHS // 2)
+
+
+def test_lengths_beyond_the_padded_ones_and_batches_of_nothing():
+    layer, variables = make(cell="lstm")
+    expected = apply(layer, variables, lengths=np.full(B, T, np.int32))
+    np.testing.assert_array_equal(apply(layer, variables, lengths=LENGTHS * 0 + T + 3), expected)
+    assert apply(layer, variables, X[:0], LENGTHS[:0]).shape == (0, T, 2 * H)
+
+
+def test_several_devices_end_at_their_own_longest_sequence():
+    devices = local_devices(2)
+    layer, variables = make(cell="lstm", merge="sum")
+
+    def grad(variables, batch):
+        loss = lambda v: (layer.apply(v, batch["x"], batch["lengths"]) ** 2).sum()  # noqa: E731
+        return jax.tree.map(lambda d: jax.lax.psum(d, devices.axis_name), jax.grad(loss)(variables))
+
+    batch = {"x": X[:4], "lengths": np.array([1, 2, 6, 4], np.int32)}
+    found = devices.compile(grad)(devices.replicate(variables), devices.shard(batch))
+    one = jax.jit(jax.grad(lambda v: (layer.apply(v, *batch.values()) ** 2).sum()))(variables)
+    check_close = partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
+    jax.tree.map(check_close, devices.unreplicate(found), one)
+
+
+@pytest.mark.parametrize("dtype, tolerance", [(jnp.float32, 1e-6), (jnp.bfloat16, 1e-2)])
+def test_products_by_both_axes_of_a_kernel(dtype, tolerance):
+    left, kernel = (RNG.normal(size=shape).astype(np.float32) for shape in [(B, 6), (6, 8)])
+    kernel = jnp.asarray(kernel, dtype)
+    exact = left @ np.asarray(kernel, np.float32)
+    found = (multiply(left, kernel), multiply(left, kernel.T, axis=1))
+    for product in found:
+        assert product.dtype == jnp.float32
+        np.testing.assert_allclose(product, exact, atol=tolerance * np.abs(exact).max())
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -269,7 +324,8 @@ def test_recurrent_dropout_has_one_mask_per_sequence_and_direction():
     found = units_alone(0.3)
     found[:, :, 1] = found[:, ::-1, 1]
     dropped, kept = (
-        np.isclose(found, course[:, None, None]).all(axis=1) for course in courses(byte_rate(0.3))
+        np.isclose(found, course[:, None, None]).all(axis=1)
+        for course in courses(dropped_bytes(0.3) / 256)
     )
     assert (dropped ^ kept).all()
     # 512 draws: the share has a deviation of 0.02.
@@ -296,6 +352,21 @@ def test_bfloat16_is_near_float32(cell):
     found = apply(half, variables)
     assert found.dtype == jnp.bfloat16
     np.testing.assert_allclose(found.astype(np.float32), apply(layer, variables), atol=0.05)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_bfloat16_gradients_are_near_float32s(cell):
+    layer, variables = make(cell=cell)
+    half = RNN(cell, H, dtype=jnp.bfloat16)
+    loss = lambda layer, v, x: (layer.apply(v, x, LENGTHS).astype(jnp.float32) ** 2).sum()  # noqa: E731
+    grad = jax.jit(jax.grad(loss, argnums=(1, 2)), static_argnums=0)
+    for one, other in zip(
+        jax.tree.leaves(grad(half, variables, X)),
+        jax.tree.leaves(grad(layer, variables, X)),
+        strict=True,
+    ):
+        assert one.dtype == jnp.float32
+        np.testing.assert_allclose(one, other, atol=0.03 * np.abs(other).max())
 
 
 def test_carry_is_float32():
