@@ -4,11 +4,12 @@
 
 One bidirectional LSTM, dropout, a CRF, Adam with clipping, frozen vectors (GloVe). Both sides
 train on the same sentences in the same batches; PyTorch's are cut to their own longest sentence
-and packed, ours padded to one of four widths. Hidden layers that `--precision=auto` may give
-bfloat16 are timed in that too, PyTorch's by autocast. A loss is compared, with PyTorch's in
-float32, before anything is timed. Ours is timed with all it does on the host; neither with
-compilation. An epoch that takes more than ten seconds is timed once, others in three interleaved
-rounds.
+and packed, ours padded to one of four widths, of which loops over time on a CPU make the steps to
+the longest sentence. Batches are of similar lengths, which spares both sides padding. Hidden
+layers that `--precision=auto` may give bfloat16 are timed in that too, PyTorch's by autocast. A
+loss is compared, with PyTorch's in float32, before anything is timed. Ours is timed with all it
+does on the host; neither with compilation. An epoch that takes more than ten seconds is timed
+once, others in three interleaved rounds.
 """
 
 import tempfile

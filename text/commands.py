@@ -15,8 +15,8 @@ USED = {
     "describe": {"workdir"},
 }
 OF_A_RUN = {
-    "eval": {"test_file", "data_dir", "columns", "merge_repeated", "devices"},
-    "predict": {"devices"},
+    "eval": {"test_file", "data_dir", "columns", "merge_repeated", "devices", "decode"},
+    "predict": {"devices", "decode"},
 }
 FORMATS = {"eval": ("text", "jsonl"), "predict": ("text", "jsonl", "xml", "html")}
 
@@ -58,7 +58,7 @@ def _use(mode: str, launcher: dict[str, Any], settings: dict[str, Any], form: st
         launcher["input"],
         nbest=1 if launcher["nbest"] is None else launcher["nbest"],
         form=form,
-        devices=settings.get("devices", 0),
+        changes={"devices": 0} | settings,
     )
 
 

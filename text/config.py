@@ -12,6 +12,7 @@ from typing import Any
 from common.config import check_choice, check_range, override
 from common.errors import InputError
 from common.training import TrainingConfig, check_rate, check_training
+from text.decoding import DECODINGS
 from text.embeddings import parse_sources
 from text.models import CHAR_ENCODERS, ENCODERS
 from text.rnn import CELLS, MERGES
@@ -35,6 +36,7 @@ CHOICES: dict[str, Iterable[str]] = {
     "tokenizer": TOKENIZERS,
     "word2vec": WORD2VEC,
     "select": SELECTIONS,
+    "decode": DECODINGS,
 }
 
 
@@ -62,7 +64,8 @@ class TextConfig(TrainingConfig):
     bidirectional: bool | None = None
     merge: str | None = None
     crf: bool = False
-    constrained: bool = True  # decode legal tag sequences only
+    decode: str = "terms"
+    constrained: bool = True  # best paths have legal tag sequences only
     embeddings: str = "glove"
     embedding_size: int | None = None  # of vectors that are not read from files
     word2vec: str | None = None
@@ -122,6 +125,7 @@ _REPORTS = {
     "schedule": "constant",
     "clip": 0.0,
     "val_fraction": 0.1,
+    "decode": "path",
 }
 _REPORT_A = _REPORTS | {
     "tokenizer": "jieba",
@@ -202,5 +206,7 @@ def _check_effect(config: TextConfig) -> None:
     for name, reason in without_effect.items():
         if reason and getattr(config, name) is not None:
             raise InputError(f"--{name} has no effect with {reason}: leave it out")
+    if config.decode == "terms" and not config.constrained:
+        raise InputError("--constrained=false has no effect with --decode=terms: add --decode=path")
     if config.patience and config.select == "last":
         raise InputError("--patience has no effect with --select=last: leave it out")

@@ -13,7 +13,7 @@ from common.checkpoint import Checkpoints
 from common.errors import InputError
 from common.training import make_optimization
 from common.writer import say, warn
-from text import corpora, decoding, report
+from text import corpora, report
 from text.config import TextConfig, check_config
 from text.crf import CRFParams
 from text.extractor import (
@@ -32,7 +32,7 @@ from text.vocab import Characters, Vocabulary
 
 DATA = ("test_file", "data_dir", "columns", "merge_repeated")  # what says where test data are
 # Settings in which averaged runs must agree, since emissions are averaged token by token.
-SHARED = ("tokenizer", "tags", "remove_stop_words", "max_length", "constrained")
+SHARED = ("tokenizer", "tags", "remove_stop_words", "max_length", "constrained", "decode")
 
 
 class TrainedExtractor:
@@ -117,15 +117,15 @@ def evaluate(runs: Sequence[Path], changes: dict[str, Any], *, as_json: bool) ->
         changes: settings that may differ from the runs'.
         as_json: print one line of JSON instead of a table.
     """
-    ensemble = Ensemble(runs, {"devices": changes["devices"]})
     where = {name: value for name, value in changes.items() if name in DATA}
+    ensemble = Ensemble(runs, {name: changes[name] for name in changes.keys() - where.keys()})
     if not {"test_file", "data_dir"} & set(where):  # else those of the run are not meant
         where = {name: getattr(ensemble.config, name) for name in DATA} | where
     path, sentences = corpora.load_test(**where, log=warn)
     split = ensemble.tokenize(sentences)
     emissions = ensemble.emissions(split)
     extractor = ensemble.extractor
-    tags = decoding.best_tags(ensemble.transitions, emissions, extractor.allowed)
+    tags = extractor.choose_tags(ensemble.transitions, emissions)
     scores = report.score(extractor.scheme, split, tags, "test")
     if as_json:
         say(json.dumps(scores))

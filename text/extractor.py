@@ -13,7 +13,7 @@ from jax import Array
 from common.parallel import Devices, local_devices
 from common.state import TrainState, create_state
 from common.training import choose_dtype
-from text import batches, tokenizers
+from text import batches, decoding, tokenizers
 from text.config import TextConfig
 from text.crf import CRFParams
 from text.lexicon import Lexicon, make_lexicon
@@ -39,10 +39,19 @@ class Extractor:
     lexicon: Lexicon
     devices: Devices
     allowed: CRFParams | None  # legal tag sequences, None if all are
+    decode: str  # one of decoding.DECODINGS
 
     @property
     def precision(self) -> str:
         return jnp.dtype(self.model.dtype).name
+
+    def choose_tags(
+        self, transitions: CRFParams, emissions: Sequence[np.ndarray], widths: Sequence[int] = ()
+    ) -> list[np.ndarray]:
+        """The tags, int32 [T], of every sentence; args as of `decoding.best_tags`."""
+        if self.decode == "terms":
+            return decoding.likely_tags(transitions, emissions, self.scheme, widths)
+        return decoding.best_tags(transitions, emissions, self.allowed, widths)
 
 
 def make_tokenizer(config: TextConfig) -> Tokenizer:
@@ -103,7 +112,8 @@ def make_extractor(config: TextConfig, lexicon: Lexicon) -> Extractor:
         axis_name=devices.axis_name,
     )
     allowed = scheme.allowed() if config.constrained else None
-    return Extractor(model, scheme, make_tokenizer(config), lexicon, devices, allowed)
+    tokenize = make_tokenizer(config)
+    return Extractor(model, scheme, tokenize, lexicon, devices, allowed, config.decode)
 
 
 def _is_wide(config: TextConfig) -> bool:

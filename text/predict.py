@@ -47,7 +47,7 @@ class Prediction:
 
 
 def predict(
-    runs: Sequence[Path], inputs: Sequence[str], *, nbest: int, form: str, devices: int
+    runs: Sequence[Path], inputs: Sequence[str], *, nbest: int, form: str, changes: dict[str, Any]
 ) -> None:
     """Print the terms of every input sentence.
 
@@ -57,7 +57,7 @@ def predict(
             a line), or else a sentence itself.
         nbest: how many taggings to show of each sentence; 1 shows the best alone.
         form: text, jsonl, xml or html.
-        devices: how many to use, 0 is all.
+        changes: settings that may differ from the runs'.
 
     Raises:
         InputError: no run, a file that cannot be read, nbest below 1 or without effect.
@@ -66,7 +66,7 @@ def predict(
     if nbest > 1 and form == "xml":
         raise InputError(f"--nbest={nbest} has no effect with --format=xml: leave it out")
     chunks = [(name, _check_input(name)) for name in inputs]
-    ensemble = Ensemble(runs, {"devices": devices})
+    ensemble = Ensemble(runs, changes)
     header, footer = _FRAMES.get(form, ("", ""))
     if header:
         say(header)
@@ -88,7 +88,7 @@ def extract(ensemble: Ensemble, sentences: Sequence[Sentence], nbest: int) -> li
     split = ensemble.tokenize(sentences)
     emissions = ensemble.emissions(split)
     scores = (ensemble.transitions, emissions)
-    tags = decoding.best_tags(*scores, extractor.allowed)
+    tags = extractor.choose_tags(*scores)
     ranges = [extractor.scheme.decode_ranges(row) for row in tags]
     chances = decoding.term_probabilities(*scores, ranges, extractor.scheme)
     paths: list[list[decoding.Path]] = [[] for _ in sentences]

@@ -252,6 +252,7 @@ _FURTHER = [
         name="crf",
         question="Does a CRF beat a softmax per token?",
         source="what both reports imply",
+        base={"decode": "path"},
         arms={
             "softmax with any tags": {"crf": False, "constrained": False},
             "softmax": {"crf": False},

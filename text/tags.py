@@ -65,6 +65,13 @@ class TagScheme:
             tags[inside[0] : inside[-1] + 1] = self._marks(len(inside))
         return [self.tags.index(tag) for tag in tags]
 
+    def encode_ranges(self, length: int, ranges: Sequence[tuple[int, int]]) -> np.ndarray:
+        """The tags, int32 [length], of terms at tokens [first, last) that share no token."""
+        tags = np.zeros(length, np.int32)
+        for start, stop in ranges:
+            tags[start:stop] = [self.tags.index(mark) for mark in self._marks(stop - start)]
+        return tags
+
     def _marks(self, length: int) -> list[str]:
         """The tags of a term of that many tokens."""
         only, first, inner, last = self.term

@@ -103,7 +103,10 @@ def make_plan(
 
 
 def validate(prepared: Prepared, state: TrainState) -> dict[str, float]:
-    """Loss per sentence and scores of the validation split by a state on all devices."""
+    """Loss per sentence and scores of the validation split by a state on all devices.
+
+    The terms are those of the best paths, which are quicker to find, whatever `decode` is.
+    """
     extractor, split = prepared.extractor, prepared.splits["val"]
     emissions = prepared.scorer.emissions(state.variables, prepared.placed["val"])
     variables = extractor.devices.unreplicate(state.variables)
@@ -156,7 +159,7 @@ def _finish(
         variables = extractor.devices.replicate(best.variables)
         emissions = prepared.scorer.emissions(variables, prepared.placed["test"])
         widths = prepared.placed["train"].widths
-        test_tags = decoding.best_tags(transitions, emissions, extractor.allowed, widths)
+        test_tags = extractor.choose_tags(transitions, emissions, widths)
     summary = {
         "task": config.task,
         "config": config.config,

@@ -66,6 +66,37 @@ def test_best_paths_and_term_probabilities(scheme, constrained):
             assert chance == pytest.approx(with_it, rel=1e-4)
 
 
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("seed", range(1, 5))
+def test_likely_tags_are_those_of_the_terms_of_more_than_half(scheme, seed):
+    params, emissions = make(scheme, seed)
+    tags_of = SCHEMES[scheme]
+    found = decoding.likely_tags(params, emissions, tags_of)
+    marked = 0
+    for n, length in enumerate(LENGTHS):
+        legal = enumerate_paths(params, emissions[n], tags_of.allowed()) if length else []
+        terms = {term for _, tags in legal for term in tags_of.decode_ranges(tags)}
+        likely = {
+            term
+            for term in terms
+            if sum(p for p, tags in legal if term in tags_of.decode_ranges(tags)) > 0.5
+        }
+        assert found[n].dtype == np.int32 and len(found[n]) == length
+        assert set(tags_of.decode_ranges(found[n])) == likely
+        marked += len(likely)
+    assert marked
+
+
+def test_a_best_path_may_have_terms_that_are_unlikely():
+    """Three taggings of one token and the next: B O has most, yet no term at all is likely."""
+    scores = np.log(np.array([[0.3, 0.4, 0.3], [0.3, 0.4, 0.3]], np.float32))
+    none = CRFParams(*(np.zeros(shape, np.float32) for shape in ((3, 3), 3, 3)))
+    bio = SCHEMES["bio"]
+    best = decoding.best_tags(none, [scores], bio.allowed())[0]
+    assert bio.decode_ranges(best)
+    assert not decoding.likely_tags(none, [scores], bio)[0].any()
+
+
 def test_losses_are_minus_the_log_probability():
     params, emissions = make("bio", seed=1)
     rng = np.random.default_rng(2)
@@ -113,4 +144,5 @@ def test_the_widths_of_the_batches_change_nothing():
 def test_nothing_to_decode():
     params, _ = make("bio")
     assert decoding.best_tags(params, [], None) == []
+    assert decoding.likely_tags(params, [], SCHEMES["bio"]) == []
     assert decoding.losses(params, [], []).tolist() == []

@@ -142,6 +142,16 @@ def test_what_a_terminal_would_obey_is_not_printed(runs, capsys):
     assert json.loads(line)["text"] == text and line.isprintable()
 
 
+def test_decoding_may_differ_from_the_runs(runs, capsys):
+    for mode in ("predict", "eval"):
+        flags = {"input": list(TEXTS)} if mode == "predict" else {}
+        for decode in ("path", "terms"):
+            launch({"devices": 1, "decode": decode}, mode=mode, run=runs[:1], **flags)
+            assert capsys.readouterr().out
+    with pytest.raises(InputError, match="--decode=best is unknown"):
+        launch({"decode": "best"}, mode="predict", run=runs[:1], input=["x"])
+
+
 def test_a_run_folder_is_all_that_is_needed(runs, capsys, tmp_path):
     moved = tmp_path / "elsewhere"
     shutil.copytree(runs[0], moved)
