@@ -16,7 +16,7 @@ LAUNCHER = dict.fromkeys(("workdir", "together", "run", "input", "format", "top"
     "resume": False,
 }
 SETTINGS = {
-    "crf": True, "embeddings": "random", "embedding_size": 16, "hidden_size": "12", "epochs": 4,
+    "crf": True, "embeddings": "random", "embedding_size": 16, "hidden_size": "12", "epochs": 8,
     "devices": 1, "chars": "cnn", "word_shapes": True, "learning_rate": 2e-2,
 }  # fmt: skip
 TEXTS = ("Great screen, but the keyboard sticks.", "", "The battery life amazes me")
@@ -35,10 +35,11 @@ def runs(tmp_path_factory):
     return [str(folder / str(seed)) for seed in (0, 1)]
 
 
-def run_predict(capsys, runs, *inputs, **launcher):
+def run_predict(capsys, runs, *inputs, decode="terms", **launcher):
     """The lines that --mode=predict prints."""
     capsys.readouterr()
-    launch({"devices": 1}, mode="predict", run=list(runs), input=list(inputs), **launcher)
+    settings = {"devices": 1, "decode": decode}
+    launch(settings, mode="predict", run=list(runs), input=list(inputs), **launcher)
     return capsys.readouterr().out.rstrip("\n").split("\n")
 
 
@@ -69,18 +70,20 @@ def test_an_average_of_a_run_with_itself_is_that_run(runs, capsys):
     assert "2 runs averaged" in said and "ceiling of words and bio: F1 1.0000" in said
 
 
-def test_a_json_line_has_the_text_and_its_distinct_terms(runs, capsys):
-    lines = [json.loads(x) for x in run_predict(capsys, runs, *TEXTS, format="jsonl", nbest=3)]
+@pytest.mark.parametrize("decode", ["terms", "path"])
+def test_a_json_line_has_the_text_and_its_distinct_terms(runs, capsys, decode):
+    printed = run_predict(capsys, runs, *TEXTS, decode=decode, format="jsonl", nbest=3)
+    lines = [json.loads(line) for line in printed]
     assert [line["text"] for line in lines] == list(TEXTS)
     for line in lines:
         terms = [term["term"] for term in line["terms"]]
         assert len(set(terms)) == len(terms)
         for term in line["terms"]:
             assert line["text"][term["from"] : term["to"]] == term["term"]
-            assert 0 < term["confidence"] <= 1
+            assert (0.5 if decode == "terms" else 0) < term["confidence"] <= 1
         chances = [path["probability"] for path in line["nbest"]]
         assert chances == sorted(chances, reverse=True) and 0 < sum(chances) <= 1 + 1e-5
-        if line["nbest"]:
+        if line["nbest"] and decode == "path":
             assert {t["term"] for t in line["nbest"][0]["terms"]} == set(terms)
     assert len(lines[0]["nbest"]) == 3 and len(lines[1]["nbest"]) == 1
 
@@ -143,13 +146,11 @@ def test_what_a_terminal_would_obey_is_not_printed(runs, capsys):
 
 
 def test_decoding_may_differ_from_the_runs(runs, capsys):
-    for mode in ("predict", "eval"):
-        flags = {"input": list(TEXTS)} if mode == "predict" else {}
-        for decode in ("path", "terms"):
-            launch({"devices": 1, "decode": decode}, mode=mode, run=runs[:1], **flags)
-            assert capsys.readouterr().out
+    for decode in ("path", "terms"):
+        launch({"devices": 1, "decode": decode}, mode="eval", run=runs)
+        assert "exact" in capsys.readouterr().out
     with pytest.raises(InputError, match="--decode=best is unknown"):
-        launch({"decode": "best"}, mode="predict", run=runs[:1], input=["x"])
+        run_predict(capsys, runs, "x", decode="best")
 
 
 def test_a_run_folder_is_all_that_is_needed(runs, capsys, tmp_path):
