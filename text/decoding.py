@@ -7,13 +7,15 @@ import jax
 import numpy as np
 
 from text import crf
-from text.batches import SCORING_TOKENS, scoring_batches
+from text.batches import SCORING_TOKENS, bucket_widths, scoring_batches
 from text.crf import CRFParams
 from text.tags import TagScheme
 
 # What of a sentence's probabilities becomes its terms: those of its best path, or those that are
 # more likely than not.
 DECODINGS = ("path", "terms")
+# Shapes to compile for the sentences of a call: a CRF of few tags takes less time for padding.
+WIDTHS = 2
 
 _decode = jax.jit(crf.decode)
 _marginals = jax.jit(crf.marginals)
@@ -42,8 +44,8 @@ def best_tags(
         params: of K tags.
         emissions: float32 [T, K] of each sentence.
         allowed: which moves are legal; None allows all.
-        widths: that sentences are padded to, each of which is a program to compile; () are the
-            usual ones.
+        widths: that sentences are padded to, each of which is a program to compile; () are two
+            that fit them.
     """
     found: list[np.ndarray] = [np.empty(0, np.int32)] * len(emissions)
     for members, padded, lengths in _batches(emissions, widths):
@@ -169,6 +171,7 @@ def _batches(
     if not len(emissions):
         return
     lengths = np.array([len(row) for row in emissions], np.int32)
+    widths = widths or bucket_widths(lengths, WIDTHS)
     for rows in scoring_batches(lengths, widths, SCORING_TOKENS):
         members = rows["index"][rows["weight"] > 0]
         padded = np.zeros((*rows["column"].shape, emissions[members[0]].shape[1]), np.float32)

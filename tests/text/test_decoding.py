@@ -131,6 +131,11 @@ def test_the_widths_of_the_batches_change_nothing():
     tags = [np.ones(len(row), np.int32) for row in emissions]
     longest = max(map(len, emissions))
     for widths in ((longest,), (3, 40), (1,)):  # longer sentences get a usual one
+        likely = decoding.likely_tags(params, emissions, SCHEMES["bio"], widths)
+        for row, other in zip(
+            likely, decoding.likely_tags(params, emissions, SCHEMES["bio"]), strict=True
+        ):
+            np.testing.assert_array_equal(row, other)
         found = decoding.best_tags(params, emissions, None, widths)
         usual = decoding.best_tags(params, emissions, None)
         assert [row.tolist() for row in found] == [row.tolist() for row in usual]
