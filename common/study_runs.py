@@ -11,8 +11,8 @@ By --vmap, runs that differ in nothing but their seed and numbers are one progra
 CPUs it loses: on two cores of a Xeon five seeds of report B's BiLSTM (rest14) take 2.5 times
 one's time as five processes, and as one program 4.6 times, with the same scores to the last
 digit; five of `cnn_b` (digits) 4.0 and 28 times. A step of five takes as long as five there,
-convolutions with weights of their own much longer; batches of unlike lengths are all padded to the
-longest (40 tokens instead of 23 in the first epoch). On an accelerator
+convolutions with weights of their own much longer; loops over time make the steps of the longest
+sentence of all runs. (Measured with loops over all padding.) On an accelerator
 it should win with small taggers, whose step waits for launches: that of five has the loops and
 products of one (tests/test_accelerators.py). That is not timed yet.
 """
