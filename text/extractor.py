@@ -188,6 +188,7 @@ class Placed:
         rows: list[Any] = [vocabulary.rows(words) for words in split.words]
         self.lengths = np.array([len(row) for row in rows], np.int32)
         self.widths = batches.bucket_widths(self.lengths)
+        self.decoding_widths = batches.bucket_widths(self.lengths, decoding.WIDTHS)
         # Chunks of text share compiled programs if their number of sentences is a power of two.
         missing = (1 << max(len(rows) - 1, 0).bit_length()) - len(rows)
         rows, tags = [*rows, *[[]] * missing], [*split.tags, *[[]] * missing]

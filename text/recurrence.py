@@ -111,27 +111,19 @@ def recur(
         lengths: int32 [B], 0 to T.
         scale: [B, H], multiplies h before the product (dropout).
     """
-    states, _ = _run(cell, reverse, kernel, bias, inputs, lengths, scale, keep=False)
+    states, _ = _run(cell, reverse, (kernel, bias, inputs, lengths, scale), keep=False)
     return _after(states[0], reverse)
 
 
-def _run(
-    cell: Cell,
-    reverse: bool,
-    kernel: Array,
-    bias: Array,
-    inputs: Array,
-    lengths: Array,
-    scale: Array,
-    keep: bool,
-) -> tuple[Carry, Array]:
-    """What `recur` has made in the end.
+def _run(cell: Cell, reverse: bool, operands: tuple[Array, ...], keep: bool) -> tuple[Carry, Array]:
+    """What `recur` has made in the end of its `operands`, all its arguments from the kernel on.
 
     Returns:
         The states, with `keep` all and else h alone: float32 [T + 1, B, H], of before the first
         step and after every step in the order of time.
         What the cell read at every step, float32 [T, B, G*H], with `keep`; else the inputs.
     """
+    kernel, bias, inputs, lengths, scale = operands
     T, B, GH = inputs.shape
     steps, (H, PH) = steps_to_make(lengths, T), kernel.shape
     kept = cell.states if keep else 1
@@ -164,16 +156,9 @@ def _before(states: Array, reverse: bool) -> Array:
     return states[1:] if reverse else states[:-1]
 
 
-def _recur_forward(
-    cell: Cell,
-    reverse: bool,
-    kernel: Array,
-    bias: Array,
-    inputs: Array,
-    lengths: Array,
-    scale: Array,
-) -> tuple[Array, tuple]:
-    states, gates = _run(cell, reverse, kernel, bias, inputs, lengths, scale, keep=True)
+def _recur_forward(cell: Cell, reverse: bool, *operands: Array) -> tuple[Array, tuple]:
+    states, gates = _run(cell, reverse, operands, keep=True)
+    kernel, _, _, lengths, scale = operands
     return _after(states[0], reverse), (kernel, lengths, scale, states, gates)
 
 

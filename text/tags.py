@@ -55,15 +55,16 @@ class TagScheme:
         A span marks every token that it overlaps, so one that cuts a token grows to the whole
         token. Of spans that share a token the longest is kept, then the first.
         """
-        tags = [OUTSIDE] * len(tokens)
+        ranges: list[tuple[int, int]] = []
+        taken: set[int] = set()
         for start, end in sorted(spans, key=lambda span: (span.start - span.end, span.start)):
             inside = [
                 n for n, token in enumerate(tokens) if token.start < end and start < token.end
             ]
-            if not inside or any(tags[n] != OUTSIDE for n in inside):
-                continue
-            tags[inside[0] : inside[-1] + 1] = self._marks(len(inside))
-        return [self.tags.index(tag) for tag in tags]
+            if inside and taken.isdisjoint(inside):
+                taken.update(inside)
+                ranges.append((inside[0], inside[-1] + 1))
+        return self.encode_ranges(len(tokens), ranges).tolist()
 
     def encode_ranges(self, length: int, ranges: Sequence[tuple[int, int]]) -> np.ndarray:
         """The tags, int32 [length], of terms at tokens [first, last) that share no token."""

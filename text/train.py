@@ -102,11 +102,6 @@ def make_plan(
     return plan, init_state(config, extractor, tx, (init_key, embedding))
 
 
-def decoding_widths(prepared: Prepared) -> tuple[int, ...]:
-    """What validation and test sentences are padded to alike for the CRF."""
-    return batches.bucket_widths(prepared.placed["train"].lengths, decoding.WIDTHS)
-
-
 def validate(prepared: Prepared, state: TrainState) -> dict[str, float]:
     """Loss per sentence and scores of the validation split by a state on all devices.
 
@@ -116,7 +111,7 @@ def validate(prepared: Prepared, state: TrainState) -> dict[str, float]:
     emissions = prepared.scorer.emissions(state.variables, prepared.placed["val"])
     variables = extractor.devices.unreplicate(state.variables)
     transitions = crf_params(variables, len(extractor.scheme.tags))
-    widths = decoding_widths(prepared)
+    widths = prepared.placed["train"].decoding_widths
     tags = decoding.best_tags(transitions, emissions, extractor.allowed, widths)
     loss = decoding.losses(transitions, emissions, split.tags, widths).mean()
     return {"val/loss": float(loss), **report.score(extractor.scheme, split, tags, "val")}
@@ -163,7 +158,7 @@ def _finish(
         transitions = crf_params(best.variables, len(extractor.scheme.tags))
         variables = extractor.devices.replicate(best.variables)
         emissions = prepared.scorer.emissions(variables, prepared.placed["test"])
-        widths = decoding_widths(prepared)
+        widths = prepared.placed["train"].decoding_widths
         test_tags = extractor.choose_tags(transitions, emissions, widths)
     summary = {
         "task": config.task,
