@@ -4,6 +4,8 @@ import os
 import socket
 import sys
 
+import pytest
+
 os.environ["JAX_PLATFORMS"] = "cpu"
 # Eight devices wait for one another in XLA's threads. With as many threads as two cores, work can
 # be left that no thread is free to do, and XLA aborts after 40 s: so there are more, and patience.
@@ -34,3 +36,25 @@ def _forbid_the_network(event: str, arguments: tuple) -> None:
 
 
 sys.addaudithook(_forbid_the_network)
+
+
+@pytest.fixture(scope="module")
+def kept_programs(tmp_path_factory):
+    """From here on a file's tests compile each program once, which takes most of their time."""
+    import jax
+    from jax.experimental.compilation_cache import compilation_cache
+
+    def use(settings: dict) -> None:
+        for name, value in settings.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()
+
+    settings = {
+        "jax_enable_compilation_cache": True,
+        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("programs")),
+        "jax_persistent_cache_min_compile_time_secs": 0,
+    }
+    before = {name: getattr(jax.config, name) for name in settings}
+    use(settings)
+    yield
+    use(before)

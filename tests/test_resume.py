@@ -25,7 +25,8 @@ CIFAR = (
 )  # fmt: skip
 ASPECT = (
     "--task=aspect", "--crf", "--embeddings=random", "--embedding_size=8", "--hidden_size=8",
-    "--chars=cnn", "--recurrent_dropout=0.1", "--ema=0.9", "--epochs=4", "--batch_size=2",
+    "--chars=cnn", "--max_length=16", "--recurrent_dropout=0.1", "--ema=0.9", "--epochs=4",
+    "--batch_size=2",
 )  # fmt: skip
 TASKS = {"cifar": (CIFAR, 143), "aspect": (ASPECT, 200)}
 

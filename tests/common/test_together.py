@@ -220,7 +220,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_seeds_and_numbers_of_a_real_run_as_one_program(tmp_path, task, capsys):
+def test_seeds_and_numbers_of_a_real_run_as_one_program(tmp_path, kept_programs, task, capsys):
     import text.commands
     import vision.commands
 

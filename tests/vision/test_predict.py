@@ -22,7 +22,7 @@ LAUNCHER = {
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(tmp_path_factory, kept_programs):
     """A small run on the digits."""
     folder = tmp_path_factory.mktemp("runs") / "run"
     settings = {
