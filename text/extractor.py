@@ -182,15 +182,30 @@ class Placed:
     """A split on the devices, ready to be scored or trained on."""
 
     def __init__(
-        self, split: Tokenized, vocabulary: Vocabulary, tables: Any, devices: Devices
+        self,
+        split: Tokenized,
+        vocabulary: Vocabulary,
+        tables: Any,
+        devices: Devices,
+        beside: Tokenized | None = None,
     ) -> None:
-        """Args: `tables`, those of the vocabulary, are on the devices already."""
+        """Put the arrays on the devices.
+
+        Args:
+            split: the sentences.
+            vocabulary: with all their words.
+            tables: those of the vocabulary, on the devices already.
+            devices: of the run.
+            beside: another split, which is to have the same shapes and so the same programs.
+        """
         rows: list[Any] = [vocabulary.rows(words) for words in split.words]
         self.lengths = np.array([len(row) for row in rows], np.int32)
-        self.widths = batches.bucket_widths(self.lengths)
         self.decoding_widths = batches.bucket_widths(self.lengths, decoding.WIDTHS)
+        others = np.array([len(row) for row in beside.tags] if beside else [], np.int32)
+        self.widths = batches.bucket_widths(np.concatenate([self.lengths, others]))
         # Chunks of text share compiled programs if their number of sentences is a power of two.
-        missing = (1 << max(len(rows) - 1, 0).bit_length()) - len(rows)
+        size = max(len(rows), len(others))
+        missing = (1 << max(size - 1, 0).bit_length()) - len(rows)
         rows, tags = [*rows, *[[]] * missing], [*split.tags, *[[]] * missing]
         encoded = batches.encode(rows, tags, max(self.widths))
         self.data = {"split": devices.replicate(encoded._asdict()), "tables": tables}

@@ -119,8 +119,10 @@ def prepare(
             "there: take vectors of their language, or --embeddings=random"
         )
     tables = extractor.devices.replicate(extractor.lexicon.tables(vectors))
+    beside = {"train": None, "val": splits["test"], "test": splits["val"]}
     placed = {
-        name: Placed(split, words, tables, extractor.devices) for name, split in splits.items()
+        name: Placed(split, words, tables, extractor.devices, beside[name])
+        for name, split in splits.items()
     }
     return Prepared(config, corpus, splits, extractor, vectors, placed, Scorer(extractor))
 

@@ -204,6 +204,22 @@ def test_validation_is_scored_alike_on_one_device_and_eight(tmp_path):
     assert scores == pytest.approx(scores_8, rel=1e-5) and len(scores) == 10
 
 
+def test_validation_and_test_sentences_are_scored_by_the_same_programs(tmp_path, caplog):
+    corpus, longer = make_corpus(), make_corpus(longest=12)
+    corpus = dataclasses.replace(corpus, test=longer.test + longer.val)
+    prepared = prepare(make_config(SMALL), corpus, tmp_path)
+    val, test = (prepared.placed[name] for name in ("val", "test"))
+    assert (len(val.lengths), len(test.lengths)) == (12, 24) and max(val.lengths) <= 16
+    assert val.widths == test.widths and max(test.widths) > 16
+    parts = (Checkpoints(tmp_path / "checkpoints"), RunWriter(tmp_path))
+    variables = training.make_plan(prepared, *parts)[1].variables
+    with jax.log_compiles():
+        found = [prepared.scorer.emissions(variables, placed) for placed in (test, val)]
+    assert [len(rows) for rows in found[1]] == list(val.lengths)
+    compiled = [line for line in caplog.messages if "XLA compilation of jit(emissions)" in line]
+    assert len(compiled) == len(test.widths)
+
+
 def test_sentences_without_a_token_are_trained_on_and_scored(tmp_path):
     corpus = make_corpus()
     empty = tuple(Sentence(f"e{n}", " " * n) for n in range(3))
