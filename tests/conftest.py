@@ -17,7 +17,7 @@ os.environ["XLA_FLAGS"] = (
 )
 # The tests compile far more than they compute; this halves their time.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-# They count compilations; and nothing of theirs stays behind.
+# They count compilations; and nothing of theirs stays behind (`kept_programs` is for some).
 os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
 
 LOCAL = ("127.0.0.1", "::1", "localhost", "0.0.0.0", socket.gethostname(), "", None)
@@ -44,10 +44,13 @@ def kept_programs(tmp_path_factory):
     import jax
     from jax.experimental.compilation_cache import compilation_cache
 
+    from common.program_cache import keep_programs
+
     def use(settings: dict) -> None:
         for name, value in settings.items():
             jax.config.update(name, value)
         compilation_cache.reset_cache()
+        keep_programs.cache_clear()  # it says where they are kept
 
     settings = {
         "jax_enable_compilation_cache": True,

@@ -15,8 +15,16 @@ USED = {
     "describe": {"workdir"},
 }
 OF_A_RUN = {
-    "eval": {"test_file", "data_dir", "columns", "merge_repeated", "devices", "decode"},
-    "predict": {"devices", "decode"},
+    "eval": {
+        "test_file",
+        "data_dir",
+        "columns",
+        "merge_repeated",
+        "devices",
+        "decode",
+        "constrained",
+    },  # fmt: skip
+    "predict": {"devices", "decode", "constrained"},
 }
 FORMATS = {"eval": ("text", "jsonl"), "predict": ("text", "jsonl", "xml", "html")}
 

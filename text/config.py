@@ -65,7 +65,7 @@ class TextConfig(TrainingConfig):
     merge: str | None = None
     crf: bool = False
     decode: str = "terms"
-    constrained: bool = True  # best paths have legal tag sequences only
+    constrained: bool = True  # best paths have legal tag sequences only; likely terms always do
     embeddings: str = "glove"
     embedding_size: int | None = None  # of vectors that are not read from files
     word2vec: str | None = None
@@ -206,7 +206,5 @@ def _check_effect(config: TextConfig) -> None:
     for name, reason in without_effect.items():
         if reason and getattr(config, name) is not None:
             raise InputError(f"--{name} has no effect with {reason}: leave it out")
-    if config.decode == "terms" and not config.constrained:
-        raise InputError("--constrained=false has no effect with --decode=terms: add --decode=path")
     if config.patience and config.select == "last":
         raise InputError("--patience has no effect with --select=last: leave it out")

@@ -83,7 +83,7 @@ def _read_bytes(path: Path) -> bytes:
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from None
     if not content.strip():
-        raise InputError(f"{path} is empty: give {_WITH_TERMS}")
+        raise InputError(f"{path} is empty: give a file with sentences")
     return content
 
 

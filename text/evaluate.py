@@ -31,8 +31,10 @@ from text.packed_vectors import open_packed
 from text.vocab import Characters, Vocabulary
 
 DATA = ("test_file", "data_dir", "columns", "merge_repeated")  # what says where test data are
-# Settings in which averaged runs must agree, since emissions are averaged token by token.
-SHARED = ("tokenizer", "tags", "remove_stop_words", "max_length", "constrained", "decode")
+# Settings in which averaged runs must agree: emissions are averaged token by token. Those of the
+# second line may be given anew for all.
+SHARED = ("tokenizer", "tags", "remove_stop_words", "max_length")
+CHANGEABLE = ("constrained", "decode")
 
 
 class TrainedExtractor:
@@ -85,12 +87,12 @@ class Ensemble:
         self.members = [TrainedExtractor(run, changes) for run in runs]
         first = self.members[0]
         for run, member in zip(runs, self.members, strict=True):
-            for name in SHARED:
+            for name in SHARED + CHANGEABLE:
                 if getattr(member.config, name) != getattr(first.config, name):
-                    raise InputError(
-                        f"--run={run} has another --{name} than {runs[0]}: runs that are "
-                        "averaged must cut and tag sentences alike"
-                    )
+                    remedy = "runs that are averaged must cut and tag sentences alike"
+                    if name in CHANGEABLE:
+                        remedy = f"give --{name}, which then holds for all"
+                    raise InputError(f"--run={run} has another --{name} than {runs[0]}: {remedy}")
         self.config, self.extractor = first.config, first.extractor
         parts = zip(*(member.transitions for member in self.members), strict=True)
         self.transitions = CRFParams(*(np.mean(part, axis=0) for part in parts))
@@ -130,7 +132,8 @@ def evaluate(runs: Sequence[Path], changes: dict[str, Any], *, as_json: bool) ->
     if as_json:
         say(json.dumps(scores))
         return scores
-    say(f"{path}{f', {len(runs)} runs averaged' if len(runs) > 1 else ''}")
+    averaged = f", {len(runs)} runs averaged" if len(runs) > 1 else ""
+    say(f"{path}{averaged}, --decode={ensemble.config.decode}")
     report.tell_facts("test", report.facts(extractor.scheme, split), ensemble.config)
     report.tell_scores(scores, "test")
     return scores

@@ -201,7 +201,7 @@ class Placed:
         rows: list[Any] = [vocabulary.rows(words) for words in split.words]
         self.lengths = np.array([len(row) for row in rows], np.int32)
         self.decoding_widths = batches.bucket_widths(self.lengths, decoding.WIDTHS)
-        others = np.array([len(row) for row in beside.tags] if beside else [], np.int32)
+        others = np.array([len(row) for row in beside.tags] if beside is not None else [], np.int32)
         self.widths = batches.bucket_widths(np.concatenate([self.lengths, others]))
         # Chunks of text share compiled programs if their number of sentences is a power of two.
         size = max(len(rows), len(others))

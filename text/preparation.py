@@ -121,7 +121,7 @@ def prepare(
     tables = extractor.devices.replicate(extractor.lexicon.tables(vectors))
     beside = {"train": None, "val": splits["test"], "test": splits["val"]}
     placed = {
-        name: Placed(split, words, tables, extractor.devices, beside[name])
+        name: Placed(split, words, tables, extractor.devices, beside=beside[name])
         for name, split in splits.items()
     }
     return Prepared(config, corpus, splits, extractor, vectors, placed, Scorer(extractor))

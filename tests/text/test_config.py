@@ -64,7 +64,6 @@ def test_the_last_epoch_is_selected_where_the_rate_falls_to_nothing(flags, selec
         ({"weight_decay": -1.0}, "--weight_decay=-1 is out of range"),
         ({"seed": -1}, "--seed=-1 is out of range"),
         ({"momentum": 0.9}, "--momentum does not apply to --optimizer=adam"),
-        ({"constrained": False}, "--constrained=false has no effect with --decode=terms: add"),
         ({"decode": "viterbi"}, "--decode=viterbi is unknown: choose one of path, terms"),
         ({"patience": 2, "select": "last"}, "--patience has no effect with --select=last"),
         ({"model": "decnn", "cell": "gru"}, "--cell has no effect with --model=decnn: leave it"),

@@ -114,7 +114,7 @@ def test_merge_repeated(tmp_path):
 @pytest.mark.parametrize(
     "name, content, message",
     [
-        ("a.xml", b"", "a.xml is empty: give SemEval XML, CoNLL columns or JSON lines"),
+        ("a.xml", b"", "a.xml is empty: give a file with sentences"),
         ("a.txt", b" \r\n\t", "a.txt is empty"),
         ("a.xml", b"<html/>", "a.xml holds no sentence: give SemEval XML, CoNLL"),
         ("a.txt", b"good\n\xff\xfe", "a.txt, line 2: not UTF-8: save the file as UTF-8"),

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -123,7 +124,8 @@ def test_html_is_a_page_that_marks_the_terms(runs, capsys):
     predictions = [json.loads(x) for x in run_predict(capsys, runs, *TEXTS, format="jsonl")]
     page = "\n".join(run_predict(capsys, runs, *TEXTS, "a < b & c", format="html", nbest=2))
     assert page.startswith("<!DOCTYPE html>") and page.endswith("</html>")
-    assert "a &lt; b &amp;" in page and page.count('<p lang=""') == len(TEXTS) + 1
+    assert page.count('<p lang=""') == len(TEXTS) + 1
+    assert "a &lt; b &amp; c" in re.sub("<small>.*?</small>|<[^>]+>", "", page)
     terms = [term for prediction in predictions for term in prediction["terms"]]
     assert terms and all(f">{term['term']}</mark>" in page for term in terms)
     assert all(f"<small>{term['confidence']:.2f}</small>" in page for term in terms)
@@ -186,13 +188,30 @@ def test_mistakes(runs, launcher, settings, message):
     assert message in str(error.value)
 
 
+def with_settings(run, folder, **settings):
+    """A copy of a run with other settings."""
+    shutil.copytree(run, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | settings))
+    return str(folder)
+
+
 def test_runs_that_cut_sentences_otherwise_are_not_averaged(runs, tmp_path):
-    other = tmp_path / "other"
-    shutil.copytree(runs[1], other)
-    config = json.loads((other / "config.json").read_text())
-    (other / "config.json").write_text(json.dumps(config | {"max_length": 50}))
+    other = with_settings(runs[1], tmp_path / "other", max_length=50)
     with pytest.raises(InputError, match=f"--run={other} has another --max_length than"):
-        launch({"devices": 1}, mode="eval", run=[runs[0], str(other)])
+        launch({"devices": 1}, mode="eval", run=[runs[0], other])
+
+
+def test_runs_that_choose_terms_otherwise_are_averaged_when_told_how(runs, tmp_path, capsys):
+    changed = {"decode": "path", "constrained": False}
+    other = with_settings(runs[1], tmp_path / "other", **changed)
+    both = {"mode": "eval", "run": [runs[0], other]}
+    with pytest.raises(InputError, match="another --constrained than .*: give --constrained, "):
+        launch({"devices": 1}, **both)
+    with pytest.raises(InputError, match="another --decode than .*: give --decode, which then"):
+        launch({"devices": 1, "constrained": True}, **both)
+    launch({"devices": 1, "constrained": True, "decode": "terms"}, **both)
+    assert "2 runs averaged, --decode=terms" in capsys.readouterr().out
 
 
 def test_standard_input_has_every_kind_of_line_end_and_no_byte_order_mark(tmp_path, monkeypatch):

@@ -90,14 +90,14 @@ def test_an_epoch_compiles_one_step_for_each_width(tmp_path, caplog):
 
 
 @pytest.mark.parametrize(
-    "flags",
+    "steps, flags",
     [
-        {"crf": True, "chars": "lstm", "cell": "gru", "hidden_size": "6,5"},
-        {"crf": False, "cell": "rnn", "merge": "sum", "tags": "io"},
-        {"crf": True, "model": "decnn", "hidden_size": None, "dropout": 0.1, "tags": "bioes"},
+        (15, {"crf": True, "chars": "lstm", "cell": "gru", "hidden_size": "6,5"}),
+        (25, {"crf": False, "cell": "rnn", "merge": "sum", "tags": "io"}),
+        (15, {"crf": True, "model": "decnn", "hidden_size": None, "dropout": 0.1, "tags": "bioes"}),
     ],
 )
-def test_a_step_moves_every_leaf_and_a_repeated_batch_is_learnt(tmp_path, flags):
+def test_a_step_moves_every_leaf_and_a_repeated_batch_is_learnt(tmp_path, steps, flags):
     settings = {"word_dropout": 0.1, "ema": 0.9, "schedule": "constant", "learning_rate": 2e-2}
     plan, state, _ = make(tmp_path, make_corpus(), **settings | flags)
     _, after = take_steps(plan, state, 2 * plan.steps_per_epoch)
@@ -105,7 +105,7 @@ def test_a_step_moves_every_leaf_and_a_repeated_batch_is_learnt(tmp_path, flags)
         jax.tree_util.tree_leaves_with_path(state), jax.tree.leaves(after), strict=True
     ):
         assert (a != b).any(), jax.tree_util.keystr(path)
-    losses, _ = take_steps(plan, state, 25, repeat=0)
+    losses, _ = take_steps(plan, state, steps, repeat=0)
     assert losses[-3:].mean() < 0.8 * losses[0]
 
 
@@ -196,6 +196,16 @@ def test_other_test_sentences_change_no_first_weight(tmp_path):
     assert_same(state, state_2)
 
 
+def test_other_test_sentences_change_no_validation_score(tmp_path):
+    corpus = make_corpus()
+    longer = dataclasses.replace(corpus, test=make_corpus(longest=30).test)
+    scores = []
+    for name, given in (("1", corpus), ("2", longer)):
+        plan, state, _ = make(tmp_path / name, given, crf=True)
+        scores.append(plan.evaluate(plan.devices.replicate(state)))
+    assert scores[0] == pytest.approx(scores[1], rel=1e-6)
+
+
 def test_validation_is_scored_alike_on_one_device_and_eight(tmp_path):
     corpus = make_corpus(val=13)
     plan, state, _ = make(tmp_path / "1", corpus, crf=True, word_shapes=True)
@@ -215,8 +225,8 @@ def test_validation_and_test_sentences_are_scored_by_the_same_programs(tmp_path,
     variables = training.make_plan(prepared, *parts)[1].variables
     with jax.log_compiles():
         found = [prepared.scorer.emissions(variables, placed) for placed in (test, val)]
-    assert [len(rows) for rows in found[1]] == list(val.lengths)
     compiled = [line for line in caplog.messages if "XLA compilation of jit(emissions)" in line]
+    assert [len(rows) for rows in found[1]] == list(val.lengths)
     assert len(compiled) == len(test.widths)
 
 
