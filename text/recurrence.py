@@ -181,7 +181,10 @@ def _recur_backward(cell: Cell, reverse: bool, saved: tuple, d_h: Array) -> tupl
 
     # Rows of steps that are not made still hold the inputs there, which are 0.
     start = (jnp.zeros((B, H), jnp.float32),) * cell.states
-    d_inputs = jax.lax.fori_loop(0, steps, step, (start, gates))[1]
+    made = jax.lax.fori_loop(0, steps, step, (start, gates))[1]
+    # Without the barrier XLA takes the loop's result for constant zeros where oneDNN multiplies it,
+    # and the gradients of both kernels are 0 (jaxlib 0.12.0).
+    d_inputs = jax.lax.optimization_barrier(made)
     # As one long list: a bias's gradient, a sum over both axes, took 34 ms of [T, B, G*H] and
     # almost nothing of [T*B, G*H] (LSTM in bfloat16, T = 32, B = 64, H = 512, one core of a Xeon).
     listed = d_inputs.reshape(T * B, GH)
