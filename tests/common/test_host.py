@@ -38,6 +38,7 @@ for onednn in (True, False):
 """
 PROGRAM = """
 import resource
+import statistics
 import sys
 
 import jax
@@ -53,23 +54,21 @@ for _ in range(6):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     fn(jnp.ones(5000)).block_until_ready()
     faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-print(min(faults))
+print(min(faults), statistics.median_low(faults))
 """
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another malloc")
 @pytest.mark.parametrize(
-    "told, low, high",
-    [
-        (("keep_freed_memory", "compute_in_place"), 0, 100),
-        (("keep_freed_memory",), 20_000, 30_000),
-        ((), 20_000, 30_000),
-    ],
+    "told, kept", [(("keep_freed_memory", "compute_in_place"), True), ((), False)]
 )
-def test_a_programs_memory_is_not_mapped_again(told, low, high):
-    """100 MB are 24,414 pages."""
+def test_a_programs_memory_is_not_mapped_again(told, kept):
+    """100 MB are 24,414 pages. A call or two may have to map them where they are to be kept: so
+    the best call is looked at there, else the usual one. (With `keep_freed_memory` alone it is
+    left to chance whether the thread that computes gets kept memory.)"""
     found = subprocess.check_output([sys.executable, "-c", PROGRAM, *told], cwd=ROOT, text=True)
-    assert low <= int(found) <= high
+    fewest, usual = map(int, found.split())
+    assert fewest <= 100 if kept else 20_000 <= usual <= 30_000
 
 
 @pytest.mark.parametrize(
