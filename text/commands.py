@@ -23,7 +23,7 @@ OF_A_RUN = {
         "devices",
         "decode",
         "constrained",
-    },  # fmt: skip
+    },
     "predict": {"devices", "decode", "constrained"},
 }
 FORMATS = {"eval": ("text", "jsonl"), "predict": ("text", "jsonl", "xml", "html")}
