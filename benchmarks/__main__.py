@@ -7,7 +7,6 @@ from pathlib import Path
 
 from benchmarks.report import Tables, machine, save
 
-# Those that start processes come first: later ones fill this one's memory.
 QUESTIONS = (
     "startup",
     "memory",

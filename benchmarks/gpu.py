@@ -8,12 +8,9 @@ autocast, without `torch.compile`. Both sides' float32 products are of TensorFlo
 
 from functools import partial
 
-import jax.numpy as jnp
-
 from benchmarks import classifier, crf, tagger
-from benchmarks.device import prepare_both
+from benchmarks.device import find_device
 from benchmarks.report import Tables, measure
-from benchmarks.torch_models import DEVICE
 
 SHAPES = ((64, 80, 3), (16, 1024, 3))
 HIDDEN, BATCH = 128, 64  # of the tagger
@@ -29,19 +26,18 @@ def main(data_dir: str | None = None, embeddings: str = "glove") -> Tables:
     Raises:
         SystemExit: there is no GPU that both libraries use.
     """
-    prepare_both()
-    if DEVICE.type == "cpu":
+    if (platform := find_device()) == "cpu":
         raise SystemExit("benchmarks gpu: neither jax nor torch finds a GPU")
     tables = {
         f"{name}, batch {classifier.BATCH}, bfloat16": partial(
-            classifier.compare, name, jnp.bfloat16
+            classifier.compare, name, "bfloat16", platform
         )
         for name in classifier.NAMES
     }
     tables |= {"CRF, B {}, T {}, K {}".format(*s): partial(crf.compare, *s) for s in SHAPES}
     corpus = tagger.find_corpus(data_dir)
     tables[f"tagger, hidden {HIDDEN}, batch {BATCH}, bfloat16"] = partial(
-        tagger.compare, corpus, embeddings, HIDDEN, BATCH, "bfloat16"
+        tagger.compare, corpus, embeddings, HIDDEN, BATCH, "bfloat16", platform
     )
     return measure(tables)
 

@@ -10,10 +10,13 @@ the same network on the same arrays in float32; that they agree is checked first
 """
 
 import math
-from typing import Any
 
+import numpy as np
+
+from benchmarks import classifier
 from benchmarks.process import call
 from benchmarks.report import Row, Tables, measure
+from benchmarks.sides import Side, start, twins
 
 BATCHES = (32, 128, 512)
 LENGTHS = (1024, 4096, 16384)
@@ -37,29 +40,35 @@ def peaks(sides: dict[str, tuple], tolerance: float | None = None) -> dict[str, 
     return {name: float(outcome.peak) for name, outcome in outcomes.items()}
 
 
-def sides_of(function: str, *arguments: Any) -> dict[str, tuple]:
-    """Ours and PyTorch's function of a name that both modules have."""
-    modules = {"athanor": "our_steps", "PyTorch": "torch_steps"}
-    return {name: (f"benchmarks.{m}:{function}", *arguments) for name, m in modules.items()}
-
-
 def classifier_rows() -> list[Row]:
     """A training step of `cnn` against the batch."""
-    call("benchmarks.classifier:check", "cnn", BATCHES[0], environment=ON_CPU)
-    rows = [Row("library alone", peaks(sides_of("load")), "MiB")]
+    with start(twins("classifier_calls", "cnn", BATCHES[0], "float32"), ON_CPU) as sides:
+        ours, theirs = sides.values()
+        classifier.check(ours, theirs)
+    rows = [Row("library alone", peaks(twins("load")), "MiB")]
     for batch in BATCHES:
-        rows.append(Row(f"batch {batch}", peaks(sides_of("classifier_loss", "cnn", batch)), "MiB"))
+        rows.append(Row(f"batch {batch}", peaks(twins("classifier_loss", "cnn", batch)), "MiB"))
     return rows
 
 
 def tagger_rows() -> list[Row]:
     """A training step of a BiLSTM-CRF against the length of its one sentence."""
-    call("benchmarks.tagger:check_made_up", HIDDEN, 2, CHECKED_LENGTH, environment=ON_CPU)
+    with start(twins("tagger_calls", HIDDEN, 2, CHECKED_LENGTH), ON_CPU) as sides:
+        ours, theirs = sides.values()
+        check_steps(ours, theirs)
     rows = []
     for length in LENGTHS:
-        sides = sides_of("tagger_loss", HIDDEN, 1, length)
-        rows.append(Row(f"{length} tokens", peaks(sides), "MiB"))
+        measured = peaks(twins("tagger_loss", HIDDEN, 1, length))
+        rows.append(Row(f"{length} tokens", measured, "MiB"))
     return rows
+
+
+def check_steps(ours: Side, theirs: Side) -> None:
+    """Give theirs the weights of ours, and raise an AssertionError if a loss of two differs."""
+    theirs.call("load", ours.call("parameters"))
+    for tolerance in (1e-4, 1e-2):
+        found, expected = ours.call("training step"), theirs.call("training step")
+        np.testing.assert_allclose(found, expected, rtol=tolerance)
 
 
 def crf_rows() -> list[Row]:
@@ -68,9 +77,9 @@ def crf_rows() -> list[Row]:
     rows = []
     for T in LENGTHS:
         sides = {
-            "athanor": ("benchmarks.our_steps:crf_loss", B, T, K, "scan"),
-            "pytorch-crf": ("benchmarks.torch_steps:crf_loss", B, T, K),
-            "athanor, parallel": ("benchmarks.our_steps:crf_loss", B, T, K, "parallel"),
+            "athanor": ("benchmarks.our_crf:loss", B, T, K, "scan"),
+            "pytorch-crf": ("benchmarks.torch_crf:loss", B, T, K),
+            "athanor, parallel": ("benchmarks.our_crf:loss", B, T, K, "parallel"),
         }
         rows.append(Row(f"{T} steps", peaks(sides, tolerance=1e-4), "MiB"))
     return rows

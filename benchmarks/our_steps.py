@@ -1,8 +1,8 @@
 """Our training steps, without PyTorch in the process: as one, over devices, over seeds.
 
 A step returns its loss, the mean of its examples' as before the update. They are the twins of
-torch_steps.py's: the same arrays and optimiser; classifier.py and tagger.py copy the weights and
-check that the losses are the same.
+torch_steps.py's: the same arrays and optimiser, and by `classifier_calls` and `tagger_calls` the
+same weights, with which classifier.py and tagger.py check that the losses are the same.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from flax.traverse_util import flatten_dict
 from jax import Array
 
 from benchmarks.problems import (
@@ -24,14 +25,11 @@ from benchmarks.problems import (
     TAGS,
     WORDS,
     make_images,
-    make_problem,
     make_sentences,
 )
 from common.parallel import Devices, local_devices
 from common.state import TrainState, create_state
 from common.step import LossFn, make_train_step, scan_steps
-from text import crf
-from text.crf import CRFParams
 from text.models import Tagger
 from text.train import make_loss_fn
 from vision import models
@@ -154,17 +152,37 @@ class SeedsTrainer:
         return list(sums["loss"] / sums["weight"])
 
 
-def crf_gradient(B: int, T: int, K: int, method: str) -> Callable[[], tuple]:
-    """The summed loss and its gradients by the parameters and the emissions."""
-    problem = make_problem(B, T, K)
-    params, emissions = jax.device_put((CRFParams(*problem.params), problem.emissions))
-    tags, lengths = jax.device_put((problem.tags, problem.lengths))
+def classifier_calls(name: str, batch_size: int, dtype: str, steps: int = 1) -> dict[str, Callable]:
+    """A training step, so many as one program, and inference, of the same network.
 
-    def total(params: CRFParams, emissions: Array) -> Array:
-        return crf.loss(params, emissions, tags, lengths, method=method).sum()
+    Args:
+        name, batch_size, dtype: see `classifier`.
+        steps: of the program.
+    """
+    task = classifier(name, batch_size, dtype=jnp.dtype(dtype))
+    trainer = Trainer(task)
+    model, x = models.create(name, 10, dtype=jnp.dtype(dtype)), jax.device_put(task.batch["image"])
+    apply = jax.jit(lambda variables, x: model.apply(variables, x, train=False))
+    return {
+        "parameters": lambda: flatten_dict(trainer.state.params, sep="."),
+        "training step": trainer,
+        f"{steps} training steps": trainer if steps == 1 else Trainer(task, steps=steps),
+        "inference": lambda: np.asarray(apply(trainer.state.variables, x)),
+    }
 
-    gradient = jax.jit(jax.value_and_grad(total, argnums=(0, 1)))
-    return lambda: jax.block_until_ready(gradient(params, emissions))
+
+def tagger_calls(hidden: int, batch_size: int, length: int) -> dict[str, Callable]:
+    """A training step over made-up sentences."""
+    trainer = Trainer(tagger(hidden, batch_size, length))
+    return {
+        "parameters": lambda: flatten_dict(trainer.state.params, sep="."),
+        "training step": trainer,
+    }
+
+
+def platform() -> str:
+    """What JAX computes on: "cpu" or "gpu"."""
+    return "cpu" if local_devices(1).on_cpu else "gpu"
 
 
 # What memory.py calls in processes of their own; they return the loss of the first step.
@@ -182,8 +200,3 @@ def classifier_loss(name: str, batch_size: int) -> float:
 
 def tagger_loss(hidden: int, batch_size: int, length: int) -> float:
     return Trainer(tagger(hidden, batch_size, length))()
-
-
-def crf_loss(B: int, T: int, K: int, method: str) -> float:
-    local_devices()  # as in a run: with the allocator that it sets
-    return float(crf_gradient(B, T, K, method)()[0])

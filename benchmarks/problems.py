@@ -9,6 +9,7 @@ import numpy as np
 
 WORDS, EMBEDDING = 1024, 100  # of the made-up sentences: V and D
 TAGS = 3
+PATHS = 5  # of n-best
 # Of both sides' optimisers.
 RATE, MOMENTUM = 0.05, 0.9  # of Nesterov SGD, for classifiers
 ADAM_RATE, CLIP = 1e-3, 5.0  # for taggers

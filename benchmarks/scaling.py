@@ -14,12 +14,12 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from benchmarks import our_steps
+from benchmarks import our_crf, our_steps
 from benchmarks.depth import depth
 from benchmarks.problems import make_problem
 from benchmarks.process import call
 from benchmarks.report import Row, Tables, measure
-from benchmarks.timing import time_sides
+from benchmarks.timing import Timer, time_sides, timer
 from common.host import prepare_host
 from common.parallel import local_devices
 from text import crf
@@ -37,7 +37,7 @@ def devices_point(count: int, batch_size: int) -> tuple[list[float], float]:
     devices = local_devices(count)
     step = our_steps.Trainer(our_steps.classifier("cnn", batch_size, devices.axis_name), devices)
     losses = [step(), step()]
-    return losses, time_sides({"athanor": step}, rounds=3)["athanor"]
+    return losses, time_sides({"athanor": timer(step)}, rounds=3)["athanor"]
 
 
 def device_rows() -> list[Row]:
@@ -66,7 +66,7 @@ def batch_rows(make: Callable[[int], our_steps.Task]) -> list[Row]:
     rows, smallest = [], 0.0
     for batch_size in BATCHES:
         step = our_steps.Trainer(make(batch_size))
-        seconds = time_sides({"athanor": step}, rounds=3)["athanor"] / batch_size
+        seconds = time_sides({"athanor": timer(step)}, rounds=3)["athanor"] / batch_size
         smallest = smallest or seconds
         sides = {"athanor": seconds, f"batch {BATCHES[0]}": smallest}
         rows.append(Row(f"batch {batch_size}", sides))
@@ -77,9 +77,9 @@ def length_rows() -> list[Row]:
     """Loss and gradient of a CRF, by both ways through time."""
     rows = []
     for T in LENGTHS:
-        scan, parallel = (our_steps.crf_gradient(1, T, 3, m) for m in ("scan", "parallel"))
+        scan, parallel = (our_crf.gradient(1, T, 3, m) for m in ("scan", "parallel"))
         np.testing.assert_allclose(scan()[0], parallel()[0], rtol=1e-5)
-        sides = {"step by step": scan, "parallel in time": parallel}
+        sides = {"step by step": timer(scan), "parallel in time": timer(parallel)}
         rows.append(Row(f"{T} steps", time_sides(sides, rounds=5)))
     return rows
 
@@ -114,9 +114,9 @@ def seed_rows(task: our_steps.Task) -> list[Row]:
             for _ in range(seeds):
                 one()
 
-        sides: dict[str, Callable[[], object]] = {
-            "one step under vmap": together,
-            "a step for each": apart,
+        sides: dict[str, Timer] = {
+            "one step under vmap": timer(together),
+            "a step for each": timer(apart),
         }
         rows.append(Row(f"seeds {seeds}", time_sides(sides, rounds=3)))
     return rows

@@ -1,6 +1,8 @@
 """The peers' networks, in PyTorch alone: measured without JAX in the process.
 
-What each is the twin of is said in its first line; classifier.py and tagger.py check that.
+What each is the twin of is said in its first line; classifier.py and tagger.py check that. On a
+GPU, float32 products and convolutions are of TensorFloat-32, which is JAX's default, and cuDNN
+tries its algorithms before the first call of each shape.
 """
 
 import numpy as np
@@ -10,6 +12,9 @@ from torch import nn
 from torch.nn import functional as F
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+if DEVICE.type != "cpu":
+    torch.set_float32_matmul_precision("high")
+    torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.benchmark = True
 CNN_STAGES = ((40,), (80, 80), (160, 160), (320,))  # of `vision.models.CNN`
 
 

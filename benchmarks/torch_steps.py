@@ -3,12 +3,12 @@
 A step returns its loss, the mean of its examples' as before the update.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-import torchcrf
 from torch import nn
 from torch.nn import functional as F
 
@@ -19,10 +19,9 @@ from benchmarks.problems import (
     RATE,
     TAGS,
     make_images,
-    make_problem,
     make_sentences,
 )
-from benchmarks.torch_models import DEVICE, Packed, TorchCNN, TorchResNet18, make_mask
+from benchmarks.torch_models import DEVICE, Packed, TorchAirbench, TorchCNN, TorchResNet18
 
 NETWORKS: dict[str, Callable[[], nn.Module]] = {"cnn": TorchCNN, "resnet18": TorchResNet18}
 
@@ -93,31 +92,71 @@ class TaggerStep:
         return loss.item()
 
 
-def crf_gradient(B: int, T: int, K: int, dtype: torch.dtype = torch.float32) -> Callable[[], tuple]:
-    """pytorch-crf's loss and its gradients by transitions, start, end and emissions."""
-    problem = make_problem(B, T, K)
-    layer = make_crf(problem.params).to(DEVICE, dtype)
-    params = [layer.transitions, layer.start_transitions, layer.end_transitions]
-    emissions = torch.from_numpy(problem.emissions).to(DEVICE, dtype).requires_grad_()
-    tags = torch.from_numpy(problem.tags).long().to(DEVICE)
-    mask = make_mask(torch.from_numpy(problem.lengths.copy()), T)
-
-    def gradient() -> tuple:
-        loss = -layer(emissions, tags, mask=mask, reduction="sum")
-        return loss.detach(), torch.autograd.grad(loss, [*params, emissions])
-
-    return waiting(gradient)
+def classifier_calls(name: str, batch_size: int, dtype: str, steps: int = 1) -> dict[str, Callable]:
+    """What `our_steps.classifier_calls` returns, and a function that takes its parameters."""
+    images, labels = make_images(batch_size)
+    network, bfloat16 = NETWORKS[name](), dtype == "bfloat16"
+    step = ClassifierStep(network, images, labels, bfloat16=bfloat16)
+    several = ClassifierStep(network, images, labels, bfloat16=bfloat16, steps=steps)
+    return {
+        "load": partial(load_classifier, network),
+        "training step": step,
+        f"{steps} training steps": several,
+        "inference": step.logits,
+    }
 
 
-def make_crf(params: tuple) -> torchcrf.CRF:
-    """A CRF with these transitions [K, K], start [K] and end [K]."""
-    layer = torchcrf.CRF(len(params[1]), batch_first=True)
-    with torch.no_grad():
-        for parameter, value in zip(
-            (layer.transitions, layer.start_transitions, layer.end_transitions), params, strict=True
-        ):
-            parameter.copy_(torch.from_numpy(value))
-    return layer
+def airbench_calls(batch_size: int, dtype: str) -> dict[str, Callable]:
+    """A step of airbench94's network."""
+    images, labels = make_images(batch_size)
+    bfloat16 = dtype == "bfloat16"
+    return {"step": ClassifierStep(TorchAirbench(), images, labels, bfloat16=bfloat16)}
+
+
+def tagger_calls(hidden: int, batch_size: int, length: int) -> dict[str, Callable]:
+    """What `our_steps.tagger_calls` returns, and a function that takes its parameters."""
+    step = TaggerStep(hidden, batch_size, length)
+    return {"load": partial(load_tagger, step.model), "training step": step}
+
+
+def load_classifier(model: nn.Module, params: Mapping[str, np.ndarray]) -> None:
+    """Give a network the parameters of ours, whose names its modules have."""
+    names = {"kernel": "weight", "scale": "weight", "bias": "bias"}
+    values = {}
+    for path, array in params.items():
+        module, _, leaf = path.rpartition(".")
+        if leaf == "kernel":
+            array = array.transpose(3, 2, 0, 1) if array.ndim == 4 else array.T
+        values[f"{module}.{names[leaf]}"] = torch.from_numpy(array.copy())
+    missing, unexpected = model.load_state_dict(values, strict=False)
+    statistics = ("running_mean", "running_var", "num_batches_tracked")
+    assert not unexpected and all(name.endswith(statistics) for name in missing), missing
+
+
+def load_tagger(model: Packed, params: Mapping[str, np.ndarray]) -> None:
+    """Give the peer the parameters of our tagger, of one layer."""
+    values = {
+        "head.weight": params["head.kernel"].T,
+        "head.bias": params["head.bias"],
+        "crf.transitions": params["crf.transitions"],
+        "crf.start_transitions": params["crf.start"],
+        "crf.end_transitions": params["crf.end"],
+    }
+    for direction, suffix in (("forward", ""), ("backward", "_reverse")):
+        layer = f"encoder.layer1.{direction}"
+        bias = params[f"{layer}.input.bias"]
+        values |= {
+            f"lstm.weight_ih_l0{suffix}": params[f"{layer}.input.kernel"].T,
+            f"lstm.weight_hh_l0{suffix}": params[f"{layer}.recurrent.kernel"].T,
+            f"lstm.bias_ih_l0{suffix}": bias,
+            f"lstm.bias_hh_l0{suffix}": np.zeros_like(bias),
+        }
+    model.load_state_dict({n: torch.from_numpy(v.copy()) for n, v in values.items()})
+
+
+def platform() -> str:
+    """What PyTorch computes on: "cpu" or "gpu"."""
+    return "cpu" if DEVICE.type == "cpu" else "gpu"
 
 
 def waiting(call: Callable[[], Any]) -> Callable[[], Any]:
@@ -147,7 +186,3 @@ def classifier_loss(name: str, batch_size: int) -> float:
 
 def tagger_loss(hidden: int, batch_size: int, length: int) -> float:
     return TaggerStep(hidden, batch_size, length)()
-
-
-def crf_loss(B: int, T: int, K: int) -> float:
-    return crf_gradient(B, T, K)()[0].item()

@@ -1,0 +1,112 @@
+"""Our tagger over a corpus, without PyTorch in the process: an epoch, a pass, and the problem."""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax.traverse_util import flatten_dict
+
+from common.batching import Rows
+from common.checkpoint import Checkpoints
+from common.plan import Plan
+from common.state import TrainState
+from common.writer import RunWriter
+from text import decoding
+from text.config import make_config
+from text.extractor import crf_params
+from text.preparation import Prepared, load_corpus, prepare
+from text.train import make_loss_fn, make_plan
+
+PREDICTED = 64  # sentences of a batch of the peer's prediction pass
+
+
+def calls(
+    data_dir: str | None, embeddings: str, hidden: int, batch_size: int, precision: str
+) -> dict[str, Callable]:
+    """A training epoch and a prediction pass, and what torch_tagger.py needs to do the same.
+
+    Args:
+        data_dir, embeddings, batch_size, precision: as launch.py's flags.
+        hidden: units of a direction.
+    """
+    flags = {
+        "crf": True,
+        "hidden_size": str(hidden),
+        "batch_size": batch_size,
+        "precision": precision,
+        "recurrent_dropout": 0.0,  # nn.LSTM has none
+        "data_dir": data_dir,
+        "embeddings": embeddings,
+    }
+    config = make_config(flags)
+    with tempfile.TemporaryDirectory() as folder:  # nothing is saved there
+        prepared = prepare(config, load_corpus(config, log=lambda line: None), Path(folder))
+        plan, state = make_plan(
+            prepared, Checkpoints(Path(folder) / "checkpoints"), RunWriter(Path(folder))
+        )
+    held = [plan.devices.replicate(state)]
+
+    def epoch() -> None:
+        for rows in plan.epoch_batches(0):
+            held[0], sums = plan.train_step(held[0], plan.data, plan.devices.shard(rows), plan.key)
+        jax.block_until_ready(sums)
+
+    def predict() -> list[np.ndarray]:
+        emissions = prepared.scorer.emissions(held[0].variables, prepared.placed["test"])
+        transitions = crf_params(jax.device_get(held[0].variables), 3)
+        return decoding.best_tags(transitions, emissions, None)
+
+    return {
+        "problem": lambda: problem(prepared, plan, state),
+        "parameters": lambda: flatten_dict(state.params, sep="."),
+        "loss": lambda: first_loss(prepared, plan, state),
+        "training epoch": epoch,
+        "prediction pass": predict,
+    }
+
+
+def problem(prepared: Prepared, plan: Plan, state: TrainState) -> dict[str, Any]:
+    """What both sides do: batches "train" and "test", "vectors" [V, D], and what to train with."""
+    config, test = prepared.config, prepared.placed["test"]
+    by_length = np.array_split(
+        np.argsort(test.lengths), max(1, len(prepared.corpus.test) // PREDICTED)
+    )
+    test_rows = [{"index": index, "weight": np.ones(len(index))} for index in by_length]
+    unknown = jax.device_get(state.params)["embedding"][:1]  # learnt by ours, fixed for theirs
+    return {
+        "train": cut_batches(prepared, "train", plan.epoch_batches(0)),
+        "test": cut_batches(prepared, "test", test_rows),
+        "vectors": np.where(prepared.vectors.found[:, None], prepared.vectors.matrix, unknown),
+        "embedding_dropout": config.embedding_dropout,
+        "dropout": config.dropout or 0.0,
+        "learning_rate": config.learning_rate,
+        "clip": config.clip,
+    }
+
+
+def cut_batches(prepared: Prepared, name: str, batches: list[Rows]) -> list[tuple]:
+    """(tokens, tags, lengths), all int64, of each of our batches, cut to its longest sentence."""
+    split = jax.device_get(prepared.placed[name].data["split"])
+    found = []
+    for rows in batches:
+        index = rows["index"][rows["weight"] > 0]
+        index = index[split["lengths"][index] > 0]
+        lengths = split["lengths"][index].astype(np.int64)
+        cut = (split[key][index, : lengths.max()].astype(np.int64) for key in ("tokens", "tags"))
+        found.append((*cut, lengths))
+    return found
+
+
+def first_loss(prepared: Prepared, plan: Plan, state: TrainState) -> float:
+    """Without dropout, the mean of the sentences of the first batch, before training."""
+    batch = cut_batches(prepared, "train", plan.epoch_batches(0)[:1])[0]
+    tokens, tags, lengths = (part.astype(np.int32) for part in batch)
+    tables: Any = plan.data["tables"]
+    words = tables | {"tokens": tokens, "tags": tags, "lengths": lengths}
+    dry = prepared.extractor.model.clone(embedding_dropout=0.0, output_dropout=0.0)
+    weight = np.ones(len(lengths), np.float32)
+    loss, _ = make_loss_fn(dry)(state.params, {}, words | {"weight": weight}, jax.random.key(0))
+    return float(loss) / len(lengths)
