@@ -14,6 +14,7 @@ QUESTIONS = (
     "crf",
     "tagger",
     "classifier",
+    "operations",
     "cifar_time_to_accuracy",
 )
 

@@ -3,6 +3,7 @@
 The classes are torch_models.py's and ours; B, T, K are sentences, steps and tags.
 """
 
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -79,3 +80,67 @@ def make_images(B: int) -> tuple[np.ndarray, np.ndarray]:
     """Normalised images float32 [B, 32, 32, 3] and labels int64 [B] of 10 classes."""
     rng = np.random.default_rng(0)
     return rng.normal(size=(B, 32, 32, 3)).astype(np.float32), rng.integers(0, 10, B)
+
+
+class Convolution(NamedTuple):
+    """A convolution of ResNet-18 with the CIFAR stem, padded by half its kernel.
+
+    Attributes:
+        height: of the square map that it reads.
+        channels, filters: C and K.
+        size, stride: of the kernel.
+        times: how many a network has.
+    """
+
+    height: int
+    channels: int
+    filters: int
+    size: int
+    stride: int
+    times: int
+
+    @property
+    def name(self) -> str:
+        """Such as "3x3, 64 to 128 on 32x32, stride 2"."""
+        stride = f", stride {self.stride}" if self.stride > 1 else ""
+        size, height = (f"{n}x{n}" for n in (self.size, self.height))
+        return f"{size}, {self.channels} to {self.filters} on {height}{stride}"
+
+    def shapes(self, batch_size: int) -> tuple[tuple[int, ...], ...]:
+        """Of the kernel [h, w, C, K], of x [B, H, W, C] and of what is made of it."""
+        after = self.height // self.stride
+        return (
+            (self.size, self.size, self.channels, self.filters),
+            (batch_size, self.height, self.height, self.channels),
+            (batch_size, after, after, self.filters),
+        )
+
+    def flops(self, batch_size: int) -> int:
+        """Multiplications and additions of the plain convolution, and of either gradient."""
+        kernel, _, (_, height, width, _) = self.shapes(batch_size)
+        return 2 * batch_size * height * width * int(np.prod(kernel))
+
+
+CONVOLUTIONS = (
+    Convolution(32, 3, 64, 3, 1, 1),
+    Convolution(32, 64, 64, 3, 1, 4),
+    Convolution(32, 64, 128, 3, 2, 1),
+    Convolution(32, 64, 128, 1, 2, 1),
+    Convolution(16, 128, 128, 3, 1, 3),
+    Convolution(16, 128, 256, 3, 2, 1),
+    Convolution(16, 128, 256, 1, 2, 1),
+    Convolution(8, 256, 256, 3, 1, 3),
+    Convolution(8, 256, 512, 3, 2, 1),
+    Convolution(8, 256, 512, 1, 2, 1),
+    Convolution(4, 512, 512, 3, 1, 3),
+)
+# How many normalisations ResNet-18 has by (height, channels) of the map; of each stage but the
+# first, one is without the ReLU.
+MAPS = {(32, 64): 5, (16, 128): 5, (8, 256): 5, (4, 512): 5}
+PRODUCT = 2048  # rows and columns of the matrices whose product tells what a processor can do
+
+
+def make_arrays(shapes: Sequence[tuple[int, ...]]) -> Iterator[np.ndarray]:
+    """Normal float32 numbers of each shape."""
+    rng = np.random.default_rng(0)
+    return (rng.normal(size=shape).astype(np.float32) for shape in shapes)

@@ -46,7 +46,7 @@ class Side:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.sides", str(other.fileno())],
             cwd=ROOT,
-            env=os.environ | SHARED_GPU | environment,
+            env={**os.environ, **SHARED_GPU, **environment},
             pass_fds=[other.fileno()],
         )
         other.close()
@@ -102,6 +102,7 @@ def to_numpy(value: Any) -> Any:
         return [to_numpy(part) for part in value]
     if hasattr(value, "detach"):
         value = value.detach().cpu()
+        value = value.float() if value.is_floating_point() else value  # NumPy has no bfloat16
     return np.asarray(value) if hasattr(value, "__array__") else value
 
 

@@ -12,7 +12,9 @@ import os
 
 class Tensor:  # as PyTorch's
     def detach(self): return self
-    def cpu(self): return np.float32([1, 2])
+    def cpu(self): return self
+    def is_floating_point(self): return True
+    def float(self): return np.float32([1, 2])
 
 import numpy as np
 

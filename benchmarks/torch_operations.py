@@ -1,0 +1,65 @@
+"""PyTorch's operations of a ResNet-18 step, each alone: the twins of our_operations.py's."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from benchmarks.problems import CONVOLUTIONS, MAPS, PRODUCT, Convolution, make_arrays
+from benchmarks.torch_models import DEVICE
+from benchmarks.torch_steps import waiting
+
+
+def calls(batch_size: int, dtype: str) -> dict[str, Callable]:
+    """See `our_operations.calls`; arrays have its order of axes when they are asked for."""
+    kind = getattr(torch, dtype)
+    found: dict[str, Callable] = {}
+    for layer in CONVOLUTIONS:
+        kernel, *maps = make_arrays(layer.shapes(batch_size))
+        x, dy = (to_torch(array, kind) for array in maps)
+        kernel = torch.from_numpy(kernel).to(DEVICE, kind).permute(3, 2, 0, 1)
+        kernel = kernel.contiguous(memory_format=torch.channels_last)
+        found |= {
+            f"{layer.name}, forward": partial(forward, layer, x, kernel),
+            f"{layer.name}, input's gradient": partial(backward, layer, 0, x, kernel, dy),
+            f"{layer.name}, kernel's gradient": partial(backward, layer, 1, x, kernel, dy),
+        }
+    for height, channels in MAPS:
+        shape = (batch_size, height, height, channels)
+        x, dy = (to_torch(array, kind) for array in make_arrays((shape, shape)))
+        scale, bias = (fill(channels, device=DEVICE) for fill in (torch.ones, torch.zeros))
+        found[f"{channels} channels on {height}x{height}"] = partial(norm, x, scale, bias, dy)
+    a, b = make_arrays(((PRODUCT, PRODUCT), (PRODUCT, PRODUCT)))
+    a, b = (torch.from_numpy(array).to(DEVICE, kind) for array in (a, b))
+    found["product"] = partial(torch.matmul, a, b)
+    return {name: waiting(call) for name, call in found.items()}
+
+
+def to_torch(array: np.ndarray, kind: torch.dtype) -> torch.Tensor:
+    """[B, H, W, C] as [B, C, H, W] with the channels last in memory."""
+    return torch.from_numpy(array).to(DEVICE, kind).permute(0, 3, 1, 2)
+
+
+def forward(layer: Convolution, x: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        return F.conv2d(x, kernel, None, layer.stride, layer.size // 2)
+
+
+def backward(layer: Convolution, argument: int, *arrays: torch.Tensor) -> torch.Tensor:
+    """The gradient by x or the kernel, of x, kernel and dy."""
+    x, kernel, dy = arrays
+    stride, padding = [layer.stride] * 2, [layer.size // 2] * 2
+    wanted = [argument == 0, argument == 1, False]
+    found = torch.ops.aten.convolution_backward(
+        dy, x, kernel, None, stride, padding, [1, 1], False, [0, 0], 1, wanted
+    )
+    return found[argument]
+
+
+def norm(x: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor, dy: torch.Tensor) -> Any:
+    leaves = [part.detach().requires_grad_() for part in (x, scale, bias)]
+    y = F.relu(F.batch_norm(leaves[0], None, None, leaves[1], leaves[2], training=True))
+    return y, torch.autograd.grad(y, leaves, dy)
