@@ -16,6 +16,7 @@ from collections.abc import Callable
 import jax.numpy as jnp
 
 from benchmarks import our_steps
+from benchmarks.device import find_device
 from benchmarks.report import Row, show
 from benchmarks.sides import start
 from benchmarks.timing import time_sides
@@ -41,6 +42,7 @@ def our_calls(dtype: str) -> dict[str, Callable]:
 
 def main() -> dict[str, list[Row]]:
     """Time a step of every recipe in turn, and print what all its steps take."""
+    find_device()
     steps = {"athanor": STEPS, "airbench94": AIRBENCH_STEPS}
     rows = []
     for dtype in ("bfloat16", "float32"):

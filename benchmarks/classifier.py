@@ -16,7 +16,7 @@ import numpy as np
 
 from benchmarks.device import find_device
 from benchmarks.report import Row, Tables, measure
-from benchmarks.sides import Side, start, twins
+from benchmarks.sides import Side, agree, start, twins
 from benchmarks.timing import time_sides
 from common.parallel import CHUNK
 
@@ -25,17 +25,12 @@ NAMES = ("cnn", "resnet18")
 DTYPES = ("float32", "bfloat16")
 
 
-def check(ours: Side, theirs: Side, dtype: str = "float32", platform: str = "cpu") -> None:
+def check(ours: Side, theirs: Side, dtype: str, platform: str) -> None:
     """Give theirs the weights of ours, and raise an AssertionError if a loss or logit differs."""
     half, on_gpu = dtype == "bfloat16", platform == "gpu"
-    theirs.call("load", ours.call("parameters"))
     # A GPU rounds the factors of float32 products to TensorFloat-32's ten bits.
-    for tolerance in (
-        2e-2 if half else 2e-3 if on_gpu else 1e-4,
-        1e-1 if half or on_gpu else 1e-2,
-    ):
-        found, expected = ours.call("training step"), theirs.call("training step")
-        np.testing.assert_allclose(found, expected, rtol=tolerance)
+    first = 2e-2 if half else 2e-3 if on_gpu else 1e-4
+    agree(ours, theirs, (first, 1e-1 if half or on_gpu else 1e-2))
     if not half:
         found, expected = ours.call("inference"), theirs.call("inference")
         tolerance = (0.2 if on_gpu else 0.05) * np.abs(expected).max()
@@ -46,7 +41,7 @@ def compare(name: str, dtype: str, platform: str) -> list[Row]:
     """All operations of one network."""
     steps = CHUNK if platform == "gpu" else 1
     training = f"{steps} training steps" if platform == "gpu" else "training step"
-    with start(twins("classifier_calls", name, BATCH, dtype, steps)) as sides:
+    with start(twins("steps:classifier_calls", name, BATCH, dtype, steps)) as sides:
         ours, theirs = sides.values()
         check(ours, theirs, dtype, platform)
         return [

@@ -21,7 +21,7 @@ import numpy as np
 from benchmarks.device import find_device
 from benchmarks.problems import PATHS, make_problem, path_score
 from benchmarks.report import Row, Tables, measure
-from benchmarks.sides import Side, start
+from benchmarks.sides import Side, leaves, start
 from benchmarks.timing import time_sides
 
 # (B, T, K): a tagger's batches; shorter and longer sentences; more tags.
@@ -30,9 +30,15 @@ SHAPES = (
 )  # fmt: skip
 OPERATIONS = ("loss and gradient", "Viterbi", "marginals", f"{PATHS}-best")
 SLOW_SECONDS = 2.0
-MAKERS = {"athanor": "our_crf:scan_calls", "pytorch-crf": "torch_crf:pytorch_crf_calls"}
+MAKERS = {
+    "athanor": "benchmarks.our_crf:scan_calls",
+    "pytorch-crf": "benchmarks.torch_crf:pytorch_crf_calls",
+}
 PARALLEL = "athanor, parallel"
-LARGE = {"torch-struct": "torch_crf:torch_struct_calls", PARALLEL: "our_crf:parallel_calls"}
+LARGE = {
+    "torch-struct": "benchmarks.torch_crf:torch_struct_calls",
+    PARALLEL: "benchmarks.our_crf:parallel_calls",
+}
 MEMORY_LIMIT = 2**30  # bytes
 
 
@@ -48,11 +54,6 @@ def gradient_error(gradient: Any, exact: Any) -> float:
         for one, other in zip(leaves(gradient), leaves(exact), strict=True)
     ]
     return float(max(differences))
-
-
-def leaves(nested: Any) -> list[np.ndarray]:
-    """The arrays of nested lists, in order."""
-    return sum(map(leaves, nested), []) if isinstance(nested, list) else [nested]
 
 
 def check(shape: tuple[int, int, int], sides: Mapping[str, Side]) -> str:
@@ -97,7 +98,7 @@ def compare(B: int, T: int, K: int) -> list[Row]:
     makers, left_out = MAKERS | LARGE, ""
     if (size := round_bytes(B, T, K)) > MEMORY_LIMIT:
         makers, left_out = MAKERS, f"parallel sides left out: {size / 2**30:.0f} GiB a round"
-    with start({n: (f"benchmarks.{maker}", B, T, K) for n, maker in makers.items()}) as sides:
+    with start({name: (maker, B, T, K) for name, maker in makers.items()}) as sides:
         off = check((B, T, K), sides)
         rows = []
         for operation in OPERATIONS:

@@ -11,17 +11,15 @@ the same network on the same arrays in float32; that they agree is checked first
 
 import math
 
-import numpy as np
-
-from benchmarks import classifier
 from benchmarks.process import call
 from benchmarks.report import Row, Tables, measure
-from benchmarks.sides import Side, start, twins
+from benchmarks.sides import agree, start, twins
 
 BATCHES = (32, 128, 512)
 LENGTHS = (1024, 4096, 16384)
 HIDDEN = 128  # of the tagger
 CHECKED_LENGTH = 64  # of sentences whose losses are compared
+TOLERANCES = (1e-4, 1e-2)  # of the losses of two steps
 SHAPE = (16, 3)  # B and K of the CRF
 # Memory of the host is measured, so nothing may move to an accelerator.
 ON_CPU = {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": ""}
@@ -42,33 +40,27 @@ def peaks(sides: dict[str, tuple], tolerance: float | None = None) -> dict[str, 
 
 def classifier_rows() -> list[Row]:
     """A training step of `cnn` against the batch."""
-    with start(twins("classifier_calls", "cnn", BATCHES[0], "float32"), ON_CPU) as sides:
+    with start(twins("steps:classifier_calls", "cnn", BATCHES[0], "float32"), ON_CPU) as sides:
         ours, theirs = sides.values()
-        classifier.check(ours, theirs)
-    rows = [Row("library alone", peaks(twins("load")), "MiB")]
+        agree(ours, theirs, TOLERANCES)
+    rows = [Row("library alone", peaks(twins("steps:load")), "MiB")]
     for batch in BATCHES:
-        rows.append(Row(f"batch {batch}", peaks(twins("classifier_loss", "cnn", batch)), "MiB"))
+        rows.append(
+            Row(f"batch {batch}", peaks(twins("steps:classifier_loss", "cnn", batch)), "MiB")
+        )
     return rows
 
 
 def tagger_rows() -> list[Row]:
     """A training step of a BiLSTM-CRF against the length of its one sentence."""
-    with start(twins("tagger_calls", HIDDEN, 2, CHECKED_LENGTH), ON_CPU) as sides:
+    with start(twins("steps:tagger_calls", HIDDEN, 2, CHECKED_LENGTH), ON_CPU) as sides:
         ours, theirs = sides.values()
-        check_steps(ours, theirs)
+        agree(ours, theirs, TOLERANCES)
     rows = []
     for length in LENGTHS:
-        measured = peaks(twins("tagger_loss", HIDDEN, 1, length))
+        measured = peaks(twins("steps:tagger_loss", HIDDEN, 1, length))
         rows.append(Row(f"{length} tokens", measured, "MiB"))
     return rows
-
-
-def check_steps(ours: Side, theirs: Side) -> None:
-    """Give theirs the weights of ours, and raise an AssertionError if a loss of two differs."""
-    theirs.call("load", ours.call("parameters"))
-    for tolerance in (1e-4, 1e-2):
-        found, expected = ours.call("training step"), theirs.call("training step")
-        np.testing.assert_allclose(found, expected, rtol=tolerance)
 
 
 def crf_rows() -> list[Row]:

@@ -3,13 +3,14 @@
 Every function that is returned is jitted, has its arrays on the device, and waits for its result.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import jax
 from jax import Array
 
-from benchmarks.problems import PATHS, Problem, make_problem
+from benchmarks.our_steps import waiting
+from benchmarks.problems import PATHS, make_problem
 from common.parallel import local_devices
 from text import crf
 from text.crf import CRFParams
@@ -17,52 +18,50 @@ from text.crf import CRFParams
 NBEST_TAGS, NBEST_LENGTH = 16, 1024  # beyond these, n-best is left out
 
 
+def place(B: int, T: int, K: int) -> tuple[CRFParams, Array, Array, Array]:
+    """Parameters, emissions, tags and lengths on the device; JAX starts as it does for a run."""
+    local_devices(1)
+    problem = make_problem(B, T, K)
+    params = CRFParams(*problem.params)
+    return jax.device_put((params, problem.emissions, problem.tags, problem.lengths))
+
+
 def gradient(B: int, T: int, K: int, method: str) -> Callable[[], tuple]:
     """The summed loss and its gradients by the parameters and the emissions."""
-    problem = make_problem(B, T, K)
-    params, emissions, lengths = place(problem)
-    tags = jax.device_put(problem.tags)
+    params, emissions, tags, lengths = place(B, T, K)
 
     def total(params: CRFParams, emissions: Array) -> Array:
         return crf.loss(params, emissions, tags, lengths, method=method).sum()
 
-    compiled = jax.jit(jax.value_and_grad(total, argnums=(0, 1)))
-    return lambda: jax.block_until_ready(compiled(params, emissions))
-
-
-def place(problem: Problem) -> tuple[CRFParams, Array, Array]:
-    """Parameters, emissions and lengths on the device; JAX starts as it does for a run."""
-    local_devices(1)
-    return jax.device_put((CRFParams(*problem.params), problem.emissions, problem.lengths))
+    return waiting(jax.jit(jax.value_and_grad(total, argnums=(0, 1))), params, emissions)
 
 
 def scan_calls(B: int, T: int, K: int) -> dict[str, Callable]:
     """Step by step through time."""
-    placed = place(make_problem(B, T, K))
     operations: dict[str, Callable] = {
         "Viterbi": crf.decode,
         "marginals": partial(crf.marginals, method="scan"),
     }
     if K <= NBEST_TAGS and T <= NBEST_LENGTH:
         operations[f"{PATHS}-best"] = partial(crf.decode_nbest, n=PATHS)
-    return {"loss and gradient": gradient(B, T, K, "scan")} | {
-        name: compiled(operation, placed) for name, operation in operations.items()
-    }
+    return make_calls((B, T, K), "scan", operations)
 
 
 def parallel_calls(B: int, T: int, K: int) -> dict[str, Callable]:
     """All steps at once: what `method="parallel"` is for."""
     marginals = partial(crf.marginals, method="parallel")
-    return {
-        "loss and gradient": gradient(B, T, K, "parallel"),
-        "marginals": compiled(marginals, place(make_problem(B, T, K))),
+    return make_calls((B, T, K), "parallel", {"marginals": marginals})
+
+
+def make_calls(
+    shape: tuple[int, int, int], method: str, operations: Mapping[str, Callable]
+) -> dict[str, Callable]:
+    """The gradient by this method, and operations of (parameters, emissions, lengths)."""
+    params, emissions, _, lengths = place(*shape)
+    return {"loss and gradient": gradient(*shape, method)} | {
+        name: waiting(jax.jit(operation), params, emissions, lengths)
+        for name, operation in operations.items()
     }
-
-
-def compiled(operation: Callable, placed: tuple) -> Callable[[], object]:
-    """A function without arguments that waits for the result."""
-    jitted = jax.jit(operation)
-    return lambda: jax.block_until_ready(jitted(*placed))
 
 
 def loss(B: int, T: int, K: int, method: str) -> float:

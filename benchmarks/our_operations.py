@@ -8,8 +8,16 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from benchmarks.problems import CONVOLUTIONS, MAPS, PRODUCT, Convolution, make_arrays
-from common.batch_norm import normalise
+from benchmarks.our_steps import waiting
+from benchmarks.problems import (
+    CONVOLUTIONS,
+    ELEMENTWISE,
+    MAPS,
+    PRODUCT,
+    Convolution,
+    make_arrays,
+)
+from common.batch_norm import Activation, identity, normalise
 from common.convolution import conv_general_dilated
 from common.parallel import local_devices
 
@@ -17,7 +25,12 @@ NUMBERS = ("NHWC", "HWIO", "NHWC")
 
 
 def calls(batch_size: int, dtype: str) -> dict[str, Callable]:
-    """By name: every convolution and its two gradients, normalisation, a matrix product."""
+    """By name: convolutions and their gradients, `ELEMENTWISE` with theirs, a matrix product.
+
+    Args:
+        batch_size: B.
+        dtype: float32 or bfloat16.
+    """
     local_devices(1)
     found: dict[str, Callable] = {}
     for layer in CONVOLUTIONS:
@@ -31,11 +44,17 @@ def calls(batch_size: int, dtype: str) -> dict[str, Callable]:
         }
     for height, channels in MAPS:
         shape = (batch_size, height, height, channels)
-        x, dy = place((shape, shape), dtype)
+        x, other, dy = place((shape,) * 3, dtype)
         scale, bias = jnp.ones(channels), jnp.zeros(channels)
-        found[f"{channels} channels on {height}x{height}"] = waiting(norm, x, scale, bias, dy)
+        made = (
+            waiting(norm(nn.relu), x, scale, bias, dy),
+            waiting(norm(identity), x, scale, bias, dy),
+            waiting(addition, x, other, dy),
+        )
+        for name, call in zip(ELEMENTWISE, made, strict=True):
+            found[f"{name}, {channels} channels on {height}x{height}"] = call
     a, b = place(((PRODUCT, PRODUCT), (PRODUCT, PRODUCT)), dtype)
-    return found | {"product": waiting(jax.jit(jnp.matmul), a, b)}
+    return found | {"matrix product": waiting(jax.jit(jnp.matmul), a, b)}
 
 
 def place(shapes: tuple, dtype: str) -> list[jax.Array]:
@@ -55,17 +74,22 @@ def gradient(convolve: Callable, argument: int) -> Callable:
     return jax.jit(lambda x, kernel, dy: jax.vjp(convolve, x, kernel)[1](dy)[argument])
 
 
-@jax.jit
-def norm(x: jax.Array, scale: jax.Array, bias: jax.Array, dy: jax.Array) -> Any:
-    """Normalisation and ReLU, and their gradients."""
+def norm(activation: Activation) -> Callable:
+    """(x, scale, bias, dy) -> what normalisation and activation make of x, and its gradients."""
 
     def forward(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
-        return normalise(x, scale, bias, nn.relu, 1e-5, None)[0]
+        return normalise(x, scale, bias, activation, 1e-5, None)[0]
 
-    y, pull = jax.vjp(forward, x, scale, bias)
+    @jax.jit
+    def both(x: jax.Array, scale: jax.Array, bias: jax.Array, dy: jax.Array) -> Any:
+        y, pull = jax.vjp(forward, x, scale, bias)
+        return y, pull(dy)
+
+    return both
+
+
+@jax.jit
+def addition(x: jax.Array, other: jax.Array, dy: jax.Array) -> Any:
+    """A block's end, and the gradient by the first of its branches; the other's is the same."""
+    y, pull = jax.vjp(lambda x: nn.relu(x + other), x)
     return y, pull(dy)
-
-
-def waiting(function: Callable, *arguments: Any) -> Callable[[], Any]:
-    """A call that returns when its work is done."""
-    return lambda: jax.block_until_ready(function(*arguments))

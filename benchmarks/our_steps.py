@@ -2,7 +2,7 @@
 
 A step returns its loss, the mean of its examples' as before the update. They are the twins of
 torch_steps.py's: the same arrays and optimiser, and by `classifier_calls` and `tagger_calls` the
-same weights, with which classifier.py and tagger.py check that the losses are the same.
+same weights, with which classifier.py and memory.py check that the losses are the same.
 """
 
 from collections.abc import Callable, Mapping
@@ -153,22 +153,24 @@ class SeedsTrainer:
 
 
 def classifier_calls(name: str, batch_size: int, dtype: str, steps: int = 1) -> dict[str, Callable]:
-    """A training step, so many as one program, and inference, of the same network.
+    """A training step, and inference, of the same network.
 
     Args:
         name, batch_size, dtype: see `classifier`.
-        steps: of the program.
+        steps: if more than one, there is also a program of so many.
     """
     task = classifier(name, batch_size, dtype=jnp.dtype(dtype))
     trainer = Trainer(task)
     model, x = models.create(name, 10, dtype=jnp.dtype(dtype)), jax.device_put(task.batch["image"])
     apply = jax.jit(lambda variables, x: model.apply(variables, x, train=False))
-    return {
+    calls: dict[str, Callable] = {
         "parameters": lambda: flatten_dict(trainer.state.params, sep="."),
         "training step": trainer,
-        f"{steps} training steps": trainer if steps == 1 else Trainer(task, steps=steps),
         "inference": lambda: np.asarray(apply(trainer.state.variables, x)),
     }
+    if steps > 1:
+        calls[f"{steps} training steps"] = Trainer(task, steps=steps)
+    return calls
 
 
 def tagger_calls(hidden: int, batch_size: int, length: int) -> dict[str, Callable]:
@@ -178,6 +180,11 @@ def tagger_calls(hidden: int, batch_size: int, length: int) -> dict[str, Callabl
         "parameters": lambda: flatten_dict(trainer.state.params, sep="."),
         "training step": trainer,
     }
+
+
+def waiting(function: Callable, *arguments: Any) -> Callable[[], Any]:
+    """A call of the function that returns when its work is done."""
+    return lambda: jax.block_until_ready(function(*arguments))
 
 
 def platform() -> str:

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from flax.traverse_util import flatten_dict
 
+from benchmarks.problems import TAGS
 from common.batching import Rows
 from common.checkpoint import Checkpoints
 from common.plan import Plan
@@ -20,7 +21,7 @@ from text.extractor import crf_params
 from text.preparation import Prepared, load_corpus, prepare
 from text.train import make_loss_fn, make_plan
 
-PREDICTED = 64  # sentences of a batch of the peer's prediction pass
+TEST_BATCH = 64  # sentences of a batch of the peer's prediction pass
 
 
 def calls(
@@ -37,17 +38,19 @@ def calls(
         "hidden_size": str(hidden),
         "batch_size": batch_size,
         "precision": precision,
+        "devices": 1,
         "recurrent_dropout": 0.0,  # nn.LSTM has none
         "data_dir": data_dir,
         "embeddings": embeddings,
     }
     config = make_config(flags)
-    with tempfile.TemporaryDirectory() as folder:  # nothing is saved there
+    with tempfile.TemporaryDirectory() as folder:  # what is written there is read here only
         prepared = prepare(config, load_corpus(config, log=lambda line: None), Path(folder))
         plan, state = make_plan(
             prepared, Checkpoints(Path(folder) / "checkpoints"), RunWriter(Path(folder))
         )
-    held = [plan.devices.replicate(state)]
+    params, loss = jax.device_get(state.params), first_loss(prepared, plan, state)
+    held = [plan.devices.replicate(state)]  # which the first step gives away
 
     def epoch() -> None:
         for rows in plan.epoch_batches(0):
@@ -56,26 +59,28 @@ def calls(
 
     def predict() -> list[np.ndarray]:
         emissions = prepared.scorer.emissions(held[0].variables, prepared.placed["test"])
-        transitions = crf_params(jax.device_get(held[0].variables), 3)
+        transitions = crf_params(jax.device_get(held[0].variables), TAGS)
         return decoding.best_tags(transitions, emissions, None)
 
     return {
-        "problem": lambda: problem(prepared, plan, state),
-        "parameters": lambda: flatten_dict(state.params, sep="."),
-        "loss": lambda: first_loss(prepared, plan, state),
+        "problem": lambda: problem(prepared, plan, params["embedding"][:1]),
+        "parameters": lambda: flatten_dict(params, sep="."),
+        "loss": lambda: loss,
         "training epoch": epoch,
         "prediction pass": predict,
     }
 
 
-def problem(prepared: Prepared, plan: Plan, state: TrainState) -> dict[str, Any]:
-    """What both sides do: batches "train" and "test", "vectors" [V, D], and what to train with."""
+def problem(prepared: Prepared, plan: Plan, unknown: np.ndarray) -> dict[str, Any]:
+    """What both sides do: batches "train" and "test", "vectors" [V, D], and what to train with.
+
+    The vector of unknown words, `unknown` [1, D], is learnt by ours and fixed for the peer.
+    """
     config, test = prepared.config, prepared.placed["test"]
     by_length = np.array_split(
-        np.argsort(test.lengths), max(1, len(prepared.corpus.test) // PREDICTED)
+        np.argsort(test.lengths), max(1, len(prepared.corpus.test) // TEST_BATCH)
     )
     test_rows = [{"index": index, "weight": np.ones(len(index))} for index in by_length]
-    unknown = jax.device_get(state.params)["embedding"][:1]  # learnt by ours, fixed for theirs
     return {
         "train": cut_batches(prepared, "train", plan.epoch_batches(0)),
         "test": cut_batches(prepared, "test", test_rows),

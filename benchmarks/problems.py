@@ -134,9 +134,10 @@ CONVOLUTIONS = (
     Convolution(8, 256, 512, 1, 2, 1),
     Convolution(4, 512, 512, 3, 1, 3),
 )
-# How many normalisations ResNet-18 has by (height, channels) of the map; of each stage but the
-# first, one is without the ReLU.
-MAPS = {(32, 64): 5, (16, 128): 5, (8, 256): 5, (4, 512): 5}
+# By (height, channels) of its maps: how many normalisations ResNet-18 has with ReLU, how many
+# without, and how many additions, which all have one.
+MAPS = {(32, 64): (3, 2, 2), (16, 128): (2, 3, 2), (8, 256): (2, 3, 2), (4, 512): (2, 3, 2)}
+ELEMENTWISE = ("norm and ReLU", "norm", "addition and ReLU")
 PRODUCT = 2048  # rows and columns of the matrices whose product tells what a processor can do
 
 

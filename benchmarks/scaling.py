@@ -3,10 +3,11 @@
     python -m benchmarks.scaling
 
 Devices are virtual: so many of XLA's on the same cores, in a process of their own, sharing one
-batch; what is seen is what splitting costs, not what more hardware gives. Seeds are trained in
-one step under `vmap`, against a step for each. Dependent steps are counted in the program, and
-are what a long sentence costs on an accelerator that does all else at once. Losses of all ways
-are compared before they are timed.
+batch; what is seen is what splitting costs, not what more hardware gives, and that JAX runs the
+programs of several devices in threads of theirs, those of one in place (common/host.py). Seeds
+are trained in one step under `vmap`, against a step for each. Dependent steps are counted in the
+program, and are what a long sentence costs on an accelerator that does all else at once. Losses of
+all ways are compared before they are timed.
 """
 
 from collections.abc import Callable

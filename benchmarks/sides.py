@@ -10,7 +10,7 @@ import importlib
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from multiprocessing.connection import Connection, Pipe
@@ -89,9 +89,32 @@ def start(
 
 
 def twins(function: str, *arguments: Any) -> dict[str, tuple]:
-    """Ours and PyTorch's function of a name that both our_steps.py and torch_steps.py have."""
-    modules = {"athanor": "our_steps", "PyTorch": "torch_steps"}
-    return {name: (f"benchmarks.{m}:{function}", *arguments) for name, m in modules.items()}
+    """Makers of ours and PyTorch's side, of the same name in modules whose names say the side.
+
+    Args:
+        function: "steps:NAME" is that of our_steps.py and of torch_steps.py.
+        arguments: of both.
+    """
+    sides = {"athanor": "our", "PyTorch": "torch"}
+    return {name: (f"benchmarks.{side}_{function}", *arguments) for name, side in sides.items()}
+
+
+def agree(ours: Side, theirs: Side, tolerances: Sequence[float]) -> None:
+    """Give theirs the weights of ours, and raise an AssertionError if a loss differs.
+
+    Args:
+        ours, theirs: with "parameters", "load" and "training step".
+        tolerances: of the losses of as many steps, relative.
+    """
+    theirs.call("load", ours.call("parameters"))
+    for tolerance in tolerances:
+        found, expected = ours.call("training step"), theirs.call("training step")
+        np.testing.assert_allclose(found, expected, rtol=tolerance)
+
+
+def leaves(nested: Any) -> list[np.ndarray]:
+    """The arrays of what `Side.call` returned, in order."""
+    return sum(map(leaves, nested), []) if isinstance(nested, list) else [np.asarray(nested)]
 
 
 def to_numpy(value: Any) -> Any:
@@ -102,7 +125,7 @@ def to_numpy(value: Any) -> Any:
         return [to_numpy(part) for part in value]
     if hasattr(value, "detach"):
         value = value.detach().cpu()
-        value = value.float() if value.is_floating_point() else value  # NumPy has no bfloat16
+        value = value.float() if str(value.dtype) == "torch.bfloat16" else value  # NumPy has none
     return np.asarray(value) if hasattr(value, "__array__") else value
 
 
@@ -116,12 +139,13 @@ def serve(connection: Connection) -> None:
     connection.send(tuple(calls))
     while True:
         try:
-            kind, name, what = connection.recv()
+            question, operation, detail = connection.recv()
         except EOFError:
             return
-        connection.send(
-            seconds_of(calls[name], what) if kind == "time" else to_numpy(calls[name](*what))
-        )
+        if question == "time":
+            connection.send(seconds_of(calls[operation], detail))
+        else:
+            connection.send(to_numpy(calls[operation](*detail)))
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ def time_sides(
         rounds: in each of which every side has its turn.
         round_seconds: at least this long is a side called in one round.
         slow_seconds: a side whose first call takes longer is not called again, and that call
-            is its time; so whoever limits this has called every side already.
+            is its time: whoever limits this calls every side once before, if that may be slow.
     """
     calls = {}
     found: dict[str, list[float]] = {name: [] for name in sides}

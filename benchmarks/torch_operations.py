@@ -6,9 +6,17 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 from torch.nn import functional as F
 
-from benchmarks.problems import CONVOLUTIONS, MAPS, PRODUCT, Convolution, make_arrays
+from benchmarks.problems import (
+    CONVOLUTIONS,
+    ELEMENTWISE,
+    MAPS,
+    PRODUCT,
+    Convolution,
+    make_arrays,
+)
 from benchmarks.torch_models import DEVICE
 from benchmarks.torch_steps import waiting
 
@@ -29,12 +37,18 @@ def calls(batch_size: int, dtype: str) -> dict[str, Callable]:
         }
     for height, channels in MAPS:
         shape = (batch_size, height, height, channels)
-        x, dy = (to_torch(array, kind) for array in make_arrays((shape, shape)))
+        x, other, dy = (to_torch(array, kind) for array in make_arrays((shape,) * 3))
         scale, bias = (fill(channels, device=DEVICE) for fill in (torch.ones, torch.zeros))
-        found[f"{channels} channels on {height}x{height}"] = partial(norm, x, scale, bias, dy)
+        made = (
+            partial(norm, F.relu, x, scale, bias, dy),
+            partial(norm, nn.Identity(), x, scale, bias, dy),
+            partial(addition, x, other, dy),
+        )
+        for name, call in zip(ELEMENTWISE, made, strict=True):
+            found[f"{name}, {channels} channels on {height}x{height}"] = call
     a, b = make_arrays(((PRODUCT, PRODUCT), (PRODUCT, PRODUCT)))
     a, b = (torch.from_numpy(array).to(DEVICE, kind) for array in (a, b))
-    found["product"] = partial(torch.matmul, a, b)
+    found["matrix product"] = partial(torch.matmul, a, b)
     return {name: waiting(call) for name, call in found.items()}
 
 
@@ -59,7 +73,16 @@ def backward(layer: Convolution, argument: int, *arrays: torch.Tensor) -> torch.
     return found[argument]
 
 
-def norm(x: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor, dy: torch.Tensor) -> Any:
-    leaves = [part.detach().requires_grad_() for part in (x, scale, bias)]
-    y = F.relu(F.batch_norm(leaves[0], None, None, leaves[1], leaves[2], training=True))
-    return y, torch.autograd.grad(y, leaves, dy)
+def norm(activation: Callable, *arrays: torch.Tensor) -> Any:
+    """What normalisation and activation make of x, and its gradients, of x, scale, bias and dy."""
+    *inputs, dy = arrays
+    x, scale, bias = (part.detach().requires_grad_() for part in inputs)
+    y = activation(F.batch_norm(x, None, None, scale, bias, training=True))
+    return y, torch.autograd.grad(y, (x, scale, bias), dy)
+
+
+def addition(x: torch.Tensor, other: torch.Tensor, dy: torch.Tensor) -> Any:
+    """A block's end, and the gradient by the first of its branches; the other's is the same."""
+    x = x.detach().requires_grad_()
+    y = F.relu(x + other)
+    return y, torch.autograd.grad(y, (x,), dy)

@@ -93,17 +93,19 @@ class TaggerStep:
 
 
 def classifier_calls(name: str, batch_size: int, dtype: str, steps: int = 1) -> dict[str, Callable]:
-    """What `our_steps.classifier_calls` returns, and a function that takes its parameters."""
+    """Those of `our_steps.classifier_calls`, with "load", which takes its "parameters"."""
     images, labels = make_images(batch_size)
     network, bfloat16 = NETWORKS[name](), dtype == "bfloat16"
     step = ClassifierStep(network, images, labels, bfloat16=bfloat16)
-    several = ClassifierStep(network, images, labels, bfloat16=bfloat16, steps=steps)
-    return {
+    calls: dict[str, Callable] = {
         "load": partial(load_classifier, network),
         "training step": step,
-        f"{steps} training steps": several,
         "inference": step.logits,
     }
+    if steps > 1:
+        several = ClassifierStep(network, images, labels, bfloat16=bfloat16, steps=steps)
+        calls[f"{steps} training steps"] = several
+    return calls
 
 
 def airbench_calls(batch_size: int, dtype: str) -> dict[str, Callable]:
@@ -114,7 +116,7 @@ def airbench_calls(batch_size: int, dtype: str) -> dict[str, Callable]:
 
 
 def tagger_calls(hidden: int, batch_size: int, length: int) -> dict[str, Callable]:
-    """What `our_steps.tagger_calls` returns, and a function that takes its parameters."""
+    """Those of `our_steps.tagger_calls`, with "load", which takes its "parameters"."""
     step = TaggerStep(hidden, batch_size, length)
     return {"load": partial(load_tagger, step.model), "training step": step}
 

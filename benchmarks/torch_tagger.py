@@ -13,7 +13,7 @@ from benchmarks.torch_steps import load_tagger, waiting
 
 
 def calls(problem: Mapping[str, Any], hidden: int, precision: str) -> dict[str, Callable]:
-    """The calls of `our_tagger.calls`, and "load", which takes its parameters.
+    """An epoch, a pass and a loss as `our_tagger.calls` has them, and "load" for its "parameters".
 
     Args:
         problem: what its "problem" returns.

@@ -34,8 +34,8 @@ def keep_freed_memory() -> None:
     On a CPU the arrays of a training step are allocated and freed in every step. By default
     malloc gives large ones back to the system, which maps fresh pages, one by one, when the
     next step touches them: 61,000 of them in a `cnn` step (batch 128), which so takes 0.41
-    to 0.44 CPU-seconds instead of 0.32 (two cores of a Xeon, jax 0.12). Other threads have arenas
-    of their own, for which this does not hold: hence `compute_in_place`.
+    to 0.44 CPU-seconds instead of 0.32 with this and `compute_in_place` (two cores of a Xeon, jax
+    0.12): other threads have arenas of their own, for which this does not hold.
     """
     if platform.libc_ver()[0] == "glibc":
         mallopt = ctypes.CDLL(None).mallopt
@@ -46,12 +46,13 @@ def keep_freed_memory() -> None:
 def compute_in_place() -> None:
     """Let JAX run a CPU's programs in the thread that calls them, instead of handing them over.
 
-    Its memory is then kept (`keep_freed_memory`). On two cores of a Xeon (jax 0.12, float32),
-    against programs handed over and one arena for all threads, so that these kept memory too: steps
-    take 3 to 8 % less time (`cnn`, ResNet-18, taggers), a classifier's process half to three
-    quarters of the memory, and a start, in which threads that compile then waited for each other's
-    malloc, a quarter to a third less time. The host has nothing else to do meanwhile, since it is
-    the CPU.
+    That holds for programs of one device; JAX hands those of several (`--devices`) over all the
+    same. The thread's memory is then kept (`keep_freed_memory`). On two cores of a Xeon (jax 0.12,
+    float32), against programs handed over and one arena for all threads, so that these kept memory
+    too: steps take 3 to 8 % less time (`cnn`, ResNet-18, taggers), a classifier's process half to
+    three quarters of the memory, and a start, in which threads that compile then waited for each
+    other's malloc, a quarter to a third less time. The host has nothing else to do meanwhile, since
+    it is the CPU.
     """
     import jax
 

@@ -36,9 +36,10 @@ def best(candidates: Array, n: int) -> Array:
 
 def best_indices(candidates: Array, n: int) -> Array:
     """Where the n largest are, int32 [M, ...] -> [n, ...]; of equals, the first comes first."""
-    if n == 1:  # argmax, which XLA does not vectorise on CPUs
-        places = jnp.arange(len(candidates)).reshape(-1, *[1] * (candidates.ndim - 1))
+    if n == 1:  # faster than argmax, which XLA does not vectorise on CPUs
+        places = lax.broadcasted_iota(jnp.int32, candidates.shape, 0)
         largest = candidates == candidates.max(axis=0, keepdims=True)
+        # The last place stands for all that are not the largest: it is found if none before is.
         return jnp.where(largest, places, len(candidates) - 1).min(axis=0, keepdims=True)
     return jnp.moveaxis(lax.top_k(jnp.moveaxis(candidates, 0, -1), n)[1], -1, 0)
 

@@ -196,12 +196,15 @@ class Placed:
             vocabulary: with all their words.
             tables: those of the vocabulary, on the devices already.
             devices: of the run.
-            beside: another split, which is to have the same shapes and so the same programs.
+            beside: another split, which is to have the same widths and so the same programs; both
+                are then padded as their sentences together ask for.
         """
         rows: list[Any] = [vocabulary.rows(words) for words in split.words]
         self.lengths = np.array([len(row) for row in rows], np.int32)
         self.decoding_widths = batches.bucket_widths(self.lengths, decoding.WIDTHS)
-        others = np.array([len(row) for row in beside.tags] if beside is not None else [], np.int32)
+        others = np.array(
+            [len(row) for row in beside.tokens] if beside is not None else [], np.int32
+        )
         self.widths = batches.bucket_widths(np.concatenate([self.lengths, others]))
         # Chunks of text share compiled programs if their number of sentences is a power of two.
         size = max(len(rows), len(others))

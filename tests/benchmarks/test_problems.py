@@ -1,10 +1,16 @@
 """What both sides are given has the shapes that their files promise."""
 
+from collections import Counter
+
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from benchmarks.problems import (
+    CONVOLUTIONS,
     EMBEDDING,
+    MAPS,
     TAGS,
     WORDS,
     make_images,
@@ -12,7 +18,9 @@ from benchmarks.problems import (
     make_sentences,
     path_score,
 )
+from common.describe import describe
 from text import crf
+from vision import models
 
 
 def test_a_crf_problem():
@@ -47,3 +55,29 @@ def test_both_sides_are_given_the_same(make):
     one, other = make(), make()
     for a, b in zip(one[1:], other[1:], strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_the_operations_of_a_step_are_those_of_our_resnet18():
+    image = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
+    rows = describe(models.create("resnet18", 10), image, train=False)
+    found, norms = Counter(), Counter()
+    for row in rows:
+        if row.kind.startswith("Conv"):
+            found[row.inputs[1:], row.outputs[1:], row.flops] += 1
+        elif row.kind == "BatchNorm":
+            norms[row.outputs[2:]] += 1
+    expected = Counter()
+    for layer in CONVOLUTIONS:
+        _, before, after = layer.shapes(1)
+        expected[before[1:], after[1:], layer.flops(1)] += layer.times
+    assert found == expected
+    assert norms == {place: relu + plain for place, (relu, plain, _) in MAPS.items()}
+    # A block ends in an addition, and has a ReLU in its middle; the stem has one, too.
+    assert sum(counts[2] for counts in MAPS.values()) == 8
+    assert sum(counts[0] for counts in MAPS.values()) == 1 + 8
+
+
+def test_a_layer_says_what_it_is():
+    names = [layer.name for layer in CONVOLUTIONS]
+    assert len(set(names)) == len(names)
+    assert names[2] == "3x3, 64 to 128 on 32x32, stride 2"

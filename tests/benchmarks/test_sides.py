@@ -5,16 +5,20 @@ import os
 import numpy as np
 import pytest
 
-from benchmarks.sides import Side, start, to_numpy
+from benchmarks.sides import Side, leaves, start, to_numpy, twins
 
 MAKER = """
 import os
 
 class Tensor:  # as PyTorch's
+    dtype = "torch.bfloat16"
     def detach(self): return self
     def cpu(self): return self
-    def is_floating_point(self): return True
     def float(self): return np.float32([1, 2])
+
+class Double(Tensor):
+    dtype = "torch.float64"
+    def __array__(self, dtype=None, copy=None): return np.float64([1 / 3])
 
 import numpy as np
 
@@ -22,7 +26,7 @@ def make(start):
     def count(by=1, held=[start]):
         held[0] += by
         return held[0]
-    return {"count": count, "pid": os.getpid, "tensor": lambda: (Tensor(), {"a": Tensor()}),
+    return {"count": count, "pid": os.getpid, "tensor": lambda: (Tensor(), {"a": Double()}),
             "fail": lambda: 1 / 0}
 
 def broken():
@@ -56,7 +60,9 @@ def test_sides_are_processes_apart(environment):
 def test_tensors_come_back_as_numpy_arrays(environment):
     with Side("made_up:make", 0, environment=environment) as side:
         first, nested = side.call("tensor")
-    assert isinstance(first, np.ndarray) and nested["a"].tolist() == [1, 2]
+    assert isinstance(first, np.ndarray) and first.tolist() == [1, 2]
+    assert nested["a"].tolist() == [1 / 3]
+    assert [array.tolist() for array in leaves([first, [nested["a"]]])] == [[1, 2], [1 / 3]]
     assert to_numpy("a name") == "a name" and to_numpy(None) is None
 
 
@@ -68,3 +74,10 @@ def test_a_process_that_ends_is_told_apart(environment, capfd):
         with pytest.raises(RuntimeError, match="made_up:make: its process ended with 1"):
             side.call("fail")
         assert "ZeroDivisionError" in capfd.readouterr().err
+
+
+def test_twins_are_functions_of_both_sides_modules():
+    assert twins("steps:load", 1) == {
+        "athanor": ("benchmarks.our_steps:load", 1),
+        "PyTorch": ("benchmarks.torch_steps:load", 1),
+    }

@@ -11,6 +11,8 @@ import pytest
 from common import host
 
 ROOT = Path(__file__).resolve().parents[2]
+SETTING = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+HUGE_PAGES = SETTING.read_text() if SETTING.exists() else ""
 
 CALLS_OF_ONEDNN = """
 from common.host import onednn_is_used, prepare_host
@@ -59,6 +61,7 @@ print(min(faults), statistics.median_low(faults))
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another malloc")
+@pytest.mark.skipif("[always]" in HUGE_PAGES, reason="a page is not 4 KiB")
 @pytest.mark.parametrize(
     "told, kept", [(("keep_freed_memory", "compute_in_place"), True), ((), False)]
 )

@@ -17,6 +17,7 @@ from tests.reference import (
 )
 from text import crf
 from text.crf import CRFParams
+from text.crf_recursion import best_indices
 
 LENGTHS = np.array([3, 0, 5, 1, 4, 2, 5], np.int32)
 LONG = np.array([5000, 4321, 1], np.int32)
@@ -357,6 +358,21 @@ def test_ties_give_different_paths_and_no_more_than_there_are():
         assert len({tuple(path) for path in row[:count]}) == count
         assert not score[:count].any() and np.isneginf(score[count:]).all()
         assert not row[count:].any()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int32])
+def test_the_best_place_is_that_of_argmax(dtype):
+    """Of equals it is the first, also of ones that are all minus infinity."""
+    candidates = np.random.default_rng(0).integers(0, 3, (4, 5, 100)).astype(dtype)
+    if dtype == np.float32:
+        candidates[:, 0] = -np.inf
+        candidates[2, 1] = np.inf
+    for some in (candidates, candidates[:1], candidates[:, :, :0]):
+        found = best_indices(some, 1)
+        assert found.dtype == jnp.int32
+        np.testing.assert_array_equal(found, np.argmax(some, axis=0)[None])
+    lost = np.full((4, 1), np.nan, np.float32)
+    assert 0 <= best_indices(lost, 1)[0, 0] < 4
 
 
 @pytest.mark.parametrize("method", METHODS)

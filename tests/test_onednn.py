@@ -1,0 +1,74 @@
+"""Gradients of whole models, whose products oneDNN makes on a CPU, are those without it.
+
+XLA hands products and convolutions to oneDNN in jax 0.12 and later, and once took a loop's result
+for zeros on the way (text/recurrence.py).
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from benchmarks import our_steps
+from common import convolution
+from common.host import FIRST_WITH_ONEDNN, ONEDNN_FLAG
+from text.models import Tagger
+from text.train import make_loss_fn
+
+pytestmark = pytest.mark.skipif(
+    jax.__version_info__[:2] < FIRST_WITH_ONEDNN, reason="XLA has no oneDNN"
+)
+
+
+def compile_with(onednn, fn):
+    return jax.jit(fn, compiler_options={ONEDNN_FLAG.removeprefix("--"): onednn})
+
+
+def check(make_gradient, *args):
+    """With oneDNN, no leaf is much farther from the exact gradient than without.
+
+    Args:
+        make_gradient: a type -> the function of `args` that computes in it.
+    """
+    exact = compile_with(False, make_gradient(jnp.float32))(*args)
+    for dtype in (jnp.float32, jnp.bfloat16):
+        with_it, without = (compile_with(used, make_gradient(dtype)) for used in (True, False))
+        assert "__onednn$" in with_it.lower(*args).compile().as_text() or dtype == jnp.float32
+        for (path, true), one, other in zip(
+            jax.tree_util.tree_leaves_with_path(exact),
+            *map(jax.tree.leaves, (with_it(*args), without(*args))),
+            strict=True,
+        ):
+            error, usual = np.linalg.norm(one - true), np.linalg.norm(other - true)
+            where = f"{jnp.dtype(dtype).name} {jax.tree_util.keystr(path)}"
+            limit = 1.6 * usual + 1e-3 * np.linalg.norm(true)
+            assert error <= limit, f"{where}: {error:.1e}, without oneDNN {usual:.1e}"
+
+
+@pytest.mark.parametrize("encoder", ["birnn", "decnn"])
+def test_taggers(encoder):
+    task = our_steps.tagger(128, 16, 24)
+    fields = {"hidden_size": (256, 128), "embedding_size": 100, "crf": True, "encoder": encoder}
+    batch = {**task.tables, **task.batch, "lengths": np.arange(9, 25, dtype=np.int32)}
+    params = Tagger(3, **fields).init(jax.random.key(0), batch)["params"]
+
+    def make_gradient(dtype):
+        loss_fn = make_loss_fn(Tagger(3, **fields, dtype=dtype))
+        return jax.grad(lambda params, batch: loss_fn(params, {}, batch, jax.random.key(1))[0])
+
+    check(make_gradient, params, batch)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "airbench"])
+def test_classifiers(name, monkeypatch):
+    monkeypatch.setattr(convolution, "onednn_is_used", lambda: True)  # the forms that it wants
+    make_task = partial(our_steps.classifier, name, 16)
+    state = make_task().init(jax.random.key(0))
+
+    def make_gradient(dtype):
+        loss_fn = make_task(dtype=dtype).loss_fn
+        return jax.grad(lambda params, *rest: loss_fn(params, *rest, jax.random.key(1))[0])
+
+    check(make_gradient, state.params, state.batch_stats, dict(make_task().batch))
