@@ -2,10 +2,13 @@
 
 import argparse
 import importlib
+import sys
 import time
+from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
-from benchmarks.report import Tables, machine, save
+from benchmarks.report import Row, machine, measure, save
 
 QUESTIONS = (
     "startup",
@@ -19,6 +22,7 @@ QUESTIONS = (
 )
 
 OPTIONAL = ("gpu",)  # asked by name alone
+PEERS = ("torch", "torchcrf", "torch_struct")
 WITH_TEXTS = ("tagger", "gpu")
 
 
@@ -34,18 +38,34 @@ def main() -> None:
     arguments = parser.parse_args()
     if unknown := set(arguments.questions) - {*QUESTIONS, *OPTIONAL}:
         parser.error(f"no such question: {', '.join(sorted(unknown))}")
-    print(", ".join(f"{name} {value}" for name, value in machine().items()))
-    found: dict[str, Tables] = {}
+    if missing := [peer for peer in PEERS if find_spec(peer) is None]:
+        parser.error(f"{', '.join(missing)} not found: pip install -r requirements-bench.txt")
+    if arguments.json.is_dir():
+        parser.error(f"--json={arguments.json} is a folder: name a file")
+    try:
+        ask(arguments)
+    except KeyboardInterrupt:
+        print(f"\nstopped; the tables that were finished are in {arguments.json}", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+def ask(arguments: argparse.Namespace) -> None:
+    """Measure what was asked for; every table is saved as it comes."""
+    described = machine()
+    print(", ".join(f"{name} {value}" for name, value in described.items()))
+    found: dict[str, dict[str, Sequence[Row]]] = {}
     seconds: dict[str, float] = {}
-    for question in arguments.questions:
-        print(f"\n== {question}", flush=True)
+    for name in arguments.questions:
+        print(f"\n== {name}", flush=True)
         start = time.perf_counter()
-        main = importlib.import_module(f"benchmarks.{question}").main
+        question = importlib.import_module(f"benchmarks.{name}").question
         texts = {"data_dir": arguments.data_dir, "embeddings": arguments.embeddings}
-        found[question] = main(**texts) if question in WITH_TEXTS else main()
-        seconds[question] = time.perf_counter() - start
-        save(arguments.json, found, seconds)  # what is done is kept if the next one fails
-        print(f"\n{question}: {seconds[question]:.0f} s")
+        found[name], seconds[name] = {}, 0.0
+        for title, rows in measure(question(**texts) if name in WITH_TEXTS else question()):
+            found[name][title] = rows
+            seconds[name] = time.perf_counter() - start
+            save(arguments.json, described, found, seconds)
+        print(f"\n{name}: {seconds[name]:.0f} s")
     print(f"\n{sum(seconds.values()):.0f} s altogether; everything as JSON: {arguments.json}")
 
 

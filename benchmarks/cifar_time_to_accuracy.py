@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from benchmarks import our_steps
 from benchmarks.device import find_device
-from benchmarks.report import Row, show
+from benchmarks.report import Question, Row, show_all
 from benchmarks.sides import start
 from benchmarks.timing import time_sides
 from common.batching import steps_per_epoch
@@ -40,24 +40,25 @@ def our_calls(dtype: str) -> dict[str, Callable]:
     return {"step": our_steps.Trainer(task)}
 
 
-def main() -> dict[str, list[Row]]:
-    """Time a step of every recipe in turn, and print what all its steps take."""
-    find_device()
+def compare(dtype: str) -> Row:
+    """What all steps of each recipe take, by a step of each in turn."""
+    makers = {
+        "athanor": ("benchmarks.cifar_time_to_accuracy:our_calls", dtype),
+        "airbench94": ("benchmarks.torch_steps:airbench_calls", AIRBENCH_BATCH, dtype),
+    }
     steps = {"athanor": STEPS, "airbench94": AIRBENCH_STEPS}
-    rows = []
-    for dtype in ("bfloat16", "float32"):
-        makers = {
-            "athanor": ("benchmarks.cifar_time_to_accuracy:our_calls", dtype),
-            "airbench94": ("benchmarks.torch_steps:airbench_calls", AIRBENCH_BATCH, dtype),
-        }
-        with start(makers) as sides:
-            # Not the same network; but a step that went wrong would not take the same time.
-            assert all(math.isfinite(side.call("step")) for side in sides.values())
-            seconds = time_sides({n: side.timer("step") for n, side in sides.items()}, rounds=2)
-        rows.append(Row(dtype, {n: steps[n] * seconds[n] for n in seconds}, unit="s"))
-    show("training to about 94 %", rows)
-    return {"training to about 94 %": rows}
+    with start(makers) as sides:
+        # Not the same network; but a step that went wrong would not take the same time.
+        assert all(math.isfinite(side.call("step")) for side in sides.values())
+        seconds = time_sides({n: side.timer("step") for n, side in sides.items()}, rounds=2)
+    return Row(dtype, {name: steps[name] * seconds[name] for name in seconds}, unit="s")
+
+
+def question() -> Question:
+    """What is timed."""
+    find_device()
+    return {"training to about 94 %": lambda: [compare(d) for d in ("bfloat16", "float32")]}
 
 
 if __name__ == "__main__":
-    main()
+    show_all(question())

@@ -7,7 +7,8 @@ a process of its own, in float32 and in bfloat16 (PyTorch's by autocast): loss, 
 statistics and the update of Nesterov SGD; then logits with running statistics. The losses of two
 steps and, in float32, the logits after them are compared before anything is timed. On a GPU 50
 steps are timed at a time, as one program of ours, which is how a run makes them, and without a wait
-for PyTorch's in between.
+for PyTorch's in between. On virtual machines a step of ours in float32 was seen at two speeds, half
+as fast for seconds or minutes, when its two cores seem to share no cache: see the README.
 """
 
 from functools import partial
@@ -15,7 +16,7 @@ from functools import partial
 import numpy as np
 
 from benchmarks.device import find_device
-from benchmarks.report import Row, Tables, measure
+from benchmarks.report import Question, Row, show_all
 from benchmarks.sides import Side, agree, start, twins
 from benchmarks.timing import time_sides
 from common.parallel import CHUNK
@@ -50,17 +51,15 @@ def compare(name: str, dtype: str, platform: str) -> list[Row]:
         ]
 
 
-def main() -> Tables:
-    """Time every network, print it as it comes."""
+def question() -> Question:
+    """What is timed."""
     platform = find_device()
-    return measure(
-        {
-            f"{name}, batch {BATCH}, {dtype}": partial(compare, name, dtype, platform)
-            for name in NAMES
-            for dtype in DTYPES
-        }
-    )
+    return {
+        f"{name}, batch {BATCH}, {dtype}": partial(compare, name, dtype, platform)
+        for name in NAMES
+        for dtype in DTYPES
+    }
 
 
 if __name__ == "__main__":
-    main()
+    show_all(question())

@@ -20,7 +20,7 @@ import numpy as np
 
 from benchmarks.device import find_device
 from benchmarks.problems import PATHS, make_problem, path_score
-from benchmarks.report import Row, Tables, measure
+from benchmarks.report import Question, Row, show_all
 from benchmarks.sides import Side, leaves, start
 from benchmarks.timing import time_sides
 
@@ -110,11 +110,11 @@ def compare(B: int, T: int, K: int) -> list[Row]:
     return rows
 
 
-def main() -> Tables:
-    """Time everything, print it as it comes."""
+def question() -> Question:
+    """What is timed."""
     find_device()
-    return measure({"B {}, T {}, K {}".format(*s): partial(compare, *s) for s in SHAPES})
+    return {"B {}, T {}, K {}".format(*s): partial(compare, *s) for s in SHAPES}
 
 
 if __name__ == "__main__":
-    main()
+    show_all(question())

@@ -10,14 +10,14 @@ from functools import partial
 
 from benchmarks import classifier, crf, tagger
 from benchmarks.device import find_device
-from benchmarks.report import Tables, measure
+from benchmarks.report import Question, show_all
 
 SHAPES = ((64, 80, 3), (16, 1024, 3))
 HIDDEN, BATCH = 128, 64  # of the tagger
 
 
-def main(data_dir: str | None = None, embeddings: str = "glove") -> Tables:
-    """Time every case, print it as it comes.
+def question(data_dir: str | None = None, embeddings: str = "glove") -> Question:
+    """What is timed.
 
     Args:
         data_dir: the tagger's corpus, as `tagger.main` has it.
@@ -39,8 +39,8 @@ def main(data_dir: str | None = None, embeddings: str = "glove") -> Tables:
     tables[f"tagger, hidden {HIDDEN}, batch {BATCH}, bfloat16"] = partial(
         tagger.compare, corpus, embeddings, HIDDEN, BATCH, "bfloat16", platform
     )
-    return measure(tables)
+    return tables
 
 
 if __name__ == "__main__":
-    main()
+    show_all(question())

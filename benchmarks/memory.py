@@ -12,7 +12,7 @@ the same network on the same arrays in float32; that they agree is checked first
 import math
 
 from benchmarks.process import call
-from benchmarks.report import Row, Tables, measure
+from benchmarks.report import Question, Row, show_all
 from benchmarks.sides import agree, start, twins
 
 BATCHES = (32, 128, 512)
@@ -77,16 +77,16 @@ def crf_rows() -> list[Row]:
     return rows
 
 
-def main() -> Tables:
-    """Measure everything, print it as it comes."""
+def question() -> Question:
+    """What is measured."""
     B, K = SHAPE
     tables = {
         "a training step of cnn": classifier_rows,
         f"a training step of a BiLSTM-CRF, hidden {HIDDEN}, batch 1": tagger_rows,
         f"loss and gradient of a CRF, B {B}, K {K}": crf_rows,
     }
-    return measure(tables)
+    return tables
 
 
 if __name__ == "__main__":
-    main()
+    show_all(question())

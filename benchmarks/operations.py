@@ -21,7 +21,7 @@ import numpy as np
 
 from benchmarks.device import find_device
 from benchmarks.problems import CONVOLUTIONS, ELEMENTWISE, MAPS, PRODUCT
-from benchmarks.report import Row, Tables, measure
+from benchmarks.report import Question, Row, show_all
 from benchmarks.sides import Side, leaves, start, twins
 from benchmarks.timing import time_sides
 
@@ -76,11 +76,11 @@ def compare(dtype: str) -> list[Row]:
     return [*rows, Row("sum over a step", sums)]
 
 
-def main() -> Tables:
-    """Time everything, print it as it comes."""
+def question() -> Question:
+    """What is timed."""
     find_device()
-    return measure({f"ResNet-18, batch {BATCH}, {d}": partial(compare, d) for d in DTYPES})
+    return {f"ResNet-18, batch {BATCH}, {d}": partial(compare, d) for d in DTYPES}
 
 
 if __name__ == "__main__":
-    main()
+    show_all(question())

@@ -66,7 +66,12 @@ def markdown(rows: Sequence[Row]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("json", type=Path, help="what python -m benchmarks wrote")
-    print(page(json.loads(parser.parse_args().json.read_text())), end="")
+    path = parser.parse_args().json
+    try:
+        text = page(json.loads(path.read_text()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        parser.error(f"{path} is not what `python -m benchmarks --json=FILE` writes")
+    print(text, end="")
 
 
 if __name__ == "__main__":

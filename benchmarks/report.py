@@ -7,7 +7,7 @@ import platform
 import shlex
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -47,10 +47,12 @@ class Row:
 
 
 Tables = Mapping[str, Sequence[Row]]  # by title
+Question = Mapping[str, Callable[[], Sequence[Row]]]  # what measures each table, by title
 
 
-def machine() -> dict[str, str | int | None]:
-    """The GPU, the processor and its cores that may be used, the system, versions that matter."""
+def machine() -> dict[str, str | float | None]:
+    """The GPU, the processor, its cores that may be used and how many were busy for a minute, the
+    system, versions that matter."""
     versions = {}
     for package in PACKAGES:
         try:
@@ -63,6 +65,7 @@ def machine() -> dict[str, str | int | None]:
         **({"gpu": _value(gpus[0], "Model")} if gpus else {}),
         "processor": _processor(),
         "cores": len(affinity(0)) if affinity else os.cpu_count(),
+        "load": round(os.getloadavg()[0], 1),
         "system": platform.platform(),
         "python": platform.python_version(),
         **versions,
@@ -119,20 +122,31 @@ def show(title: str, rows: Sequence[Row]) -> None:
         print("  ".join([first, *rest]).rstrip(), flush=True)
 
 
-def measure(tables: Mapping[str, Callable[[], Sequence[Row]]]) -> Tables:
-    """Make every table, by title, and print each as it comes."""
-    found: dict[str, Sequence[Row]] = {}
-    for title, make in tables.items():
-        found[title] = make()
-        show(title, found[title])
-    return found
+def measure(question: Question) -> Iterator[tuple[str, Sequence[Row]]]:
+    """Every table with its title; each is printed as it comes."""
+    for title, make in question.items():
+        rows = make()
+        show(title, rows)
+        yield title, rows
 
 
-def save(path: Path, tables: Mapping[str, Tables], seconds: Mapping[str, float]) -> None:
+def show_all(question: Question) -> None:
+    """Print every table as it comes."""
+    for _ in measure(question):
+        pass
+
+
+def save(
+    path: Path,
+    described: Mapping[str, Any],
+    tables: Mapping[str, Tables],
+    seconds: Mapping[str, float],
+) -> None:
     """Write when, how and where it was measured, and every question's tables, as JSON.
 
     Args:
         path: of the file; its folder is made if need be.
+        described: the `machine`, as before the measurement.
         tables: of each question.
         seconds: that each question took altogether.
     """
@@ -149,7 +163,7 @@ def save(path: Path, tables: Mapping[str, Tables], seconds: Mapping[str, float])
     head = {
         "date": time.strftime("%Y-%m-%d"),
         "command": shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]),
-        "machine": machine(),
+        "machine": described,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(head | {"questions": questions}, indent=2) + "\n")

@@ -19,7 +19,7 @@ from benchmarks import our_crf, our_steps
 from benchmarks.depth import depth
 from benchmarks.problems import make_problem
 from benchmarks.process import call
-from benchmarks.report import Row, Tables, measure
+from benchmarks.report import Question, Row, show_all
 from benchmarks.timing import Timer, time_sides, timer
 from common.host import prepare_host
 from common.parallel import local_devices
@@ -123,8 +123,8 @@ def seed_rows(task: our_steps.Task) -> list[Row]:
     return rows
 
 
-def main() -> Tables:
-    """Measure everything, print it as it comes."""
+def question() -> Question:
+    """What is measured."""
     prepare_host()
     hidden, length = TAGGER
     tables: dict[str, Callable[[], list[Row]]] = {
@@ -142,8 +142,8 @@ def main() -> Tables:
         ),
         "seeds: cnn_b, batch 32": lambda: seed_rows(our_steps.classifier("cnn_b", 32)),
     }
-    return measure(tables)
+    return tables
 
 
 if __name__ == "__main__":
-    main()
+    show_all(question())

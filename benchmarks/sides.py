@@ -8,10 +8,11 @@ step of ours took a third longer beside PyTorch's than alone (two cores of a Xeo
 
 import importlib
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from multiprocessing.connection import Connection, Pipe
 from typing import Any
@@ -133,19 +134,18 @@ def serve(connection: Connection) -> None:
     """Make functions, then call or time them, as asked, until nobody asks any more."""
     # What a run of ours sets; PyTorch gains a tenth by it, too.
     keep_freed_memory()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # who asks is stopped, and ends this process
     maker, arguments = connection.recv()
     module, _, name = maker.partition(":")
     calls: Calls = getattr(importlib.import_module(module), name)(*arguments)
     connection.send(tuple(calls))
-    while True:
-        try:
+    with suppress(EOFError, ConnectionError):  # nobody asks any more
+        while True:
             question, operation, detail = connection.recv()
-        except EOFError:
-            return
-        if question == "time":
-            connection.send(seconds_of(calls[operation], detail))
-        else:
-            connection.send(to_numpy(calls[operation](*detail)))
+            if question == "time":
+                connection.send(seconds_of(calls[operation], detail))
+            else:
+                connection.send(to_numpy(calls[operation](*detail)))
 
 
 if __name__ == "__main__":

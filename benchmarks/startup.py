@@ -22,7 +22,7 @@ from typing import Any
 from unittest import mock
 
 from benchmarks.process import ROOT, call, time_python
-from benchmarks.report import Row, Tables, measure
+from benchmarks.report import Question, Row, show_all
 
 ROUNDS = 3
 FIRST_STEP = 10  # the exit status that says that the first step was made
@@ -168,8 +168,8 @@ def loading_rows() -> list[Row]:
     return rows
 
 
-def main() -> Tables:
-    """Time everything, print it as it comes."""
+def question() -> Question:
+    """What is timed."""
     tables: dict[str, Callable[[], list[Row]]] = {
         "help": lambda: [help_row()],
         "from the start of a process to the end of its first training step": lambda: [
@@ -177,8 +177,8 @@ def main() -> Tables:
         ],
         "loading data": loading_rows,
     }
-    return measure(tables)
+    return tables
 
 
 if __name__ == "__main__":
-    main()
+    show_all(question())

@@ -19,7 +19,7 @@ import numpy as np
 
 from benchmarks.device import find_device
 from benchmarks.process import ROOT
-from benchmarks.report import Row, Tables, measure
+from benchmarks.report import Question, Row, show_all
 from benchmarks.sides import Side
 from benchmarks.timing import time_sides
 from text.extractor import WIDE_UNITS
@@ -69,8 +69,8 @@ def find_corpus(data_dir: str | None) -> str | None:
     return data_dir or (str(LAPTOP14) if LAPTOP14.is_dir() else None)
 
 
-def main(data_dir: str | None = None, embeddings: str = "glove") -> Tables:
-    """Time every size, print it as it comes.
+def question(data_dir: str | None = None, embeddings: str = "glove") -> Question:
+    """What is timed.
 
     Args:
         data_dir: see `find_corpus`.
@@ -86,8 +86,8 @@ def main(data_dir: str | None = None, embeddings: str = "glove") -> Tables:
                 tables[title] = partial(
                     compare, corpus, embeddings, hidden, batch_size, precision, platform
                 )
-    return measure(tables)
+    return tables
 
 
 if __name__ == "__main__":
-    main()
+    show_all(question())
