@@ -58,6 +58,7 @@ class Side:
 
     def __exit__(self, *_: object) -> None:
         self._connection.close()
+        self._process.terminate()  # what it may still compute, nobody asks for
         self._process.wait()
 
     def call(self, name: str, *arguments: Any) -> Any:
