@@ -31,8 +31,8 @@ from text.crf_recursion import best, best_indices, best_paths, forward, forward_
 # of 256 steps 3.7 and 0.16, compiled in 2 and 13; of 1,024 steps 15 and 0.3. So from 256 steps on
 # the compilation has paid after some 3,000 calls. With 16 tags and 256 steps it takes 37 s, and a
 # call 0.8 ms. On two CPU cores the parallel way wins where little is to be done (1 sentence of 80
-# or 128 steps and 3 tags: by a quarter), and loses elsewhere: by 2 to 6 times from 1,024 steps on, by
-# 9 with 64 sentences of 80 steps, by 50 with 16 tags (docs/performance.md).
+# or 128 steps and 3 tags: by a quarter), and loses elsewhere: by 2 to 6 times from 1,024 steps on,
+# by 9 with 64 sentences of 80 steps, by 50 with 16 tags (docs/performance.md).
 PARALLEL_MIN_LENGTH = 256
 PARALLEL_MAX_TAGS = 8
 METHODS = ("auto", "scan", "parallel")
