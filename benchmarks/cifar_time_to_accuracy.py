@@ -18,8 +18,7 @@ import jax.numpy as jnp
 from benchmarks import our_steps
 from benchmarks.device import find_device
 from benchmarks.report import Question, Row, show_all
-from benchmarks.sides import start
-from benchmarks.timing import time_sides
+from benchmarks.sides import start, time_operation
 from common.batching import steps_per_epoch
 from common.training import make_optimization
 from vision.config import make_config
@@ -50,7 +49,7 @@ def compare(dtype: str) -> Row:
     with start(makers) as sides:
         # Not the same network; but a step that went wrong would not take the same time.
         assert all(math.isfinite(side.call("step")) for side in sides.values())
-        seconds = time_sides({n: side.timer("step") for n, side in sides.items()}, rounds=2)
+        seconds = time_operation(sides, "step", rounds=2)
     return Row(dtype, {name: steps[name] * seconds[name] for name in seconds}, unit="s")
 
 

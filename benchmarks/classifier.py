@@ -11,14 +11,14 @@ for PyTorch's in between. On virtual machines a step of ours in float32 was seen
 as fast for seconds or minutes, when its two cores seem to share no cache: see the README.
 """
 
+from collections.abc import Mapping
 from functools import partial
 
 import numpy as np
 
 from benchmarks.device import find_device
 from benchmarks.report import Question, Row, show_all
-from benchmarks.sides import Side, agree, start, twins
-from benchmarks.timing import time_sides
+from benchmarks.sides import Side, agree, start, time_operation, twins
 from common.parallel import CHUNK
 
 BATCH = 128
@@ -26,16 +26,16 @@ NAMES = ("cnn", "resnet18")
 DTYPES = ("float32", "bfloat16")
 
 
-def check(ours: Side, theirs: Side, dtype: str, platform: str) -> None:
+def check(sides: Mapping[str, Side], dtype: str, platform: str) -> None:
     """Give theirs the weights of ours, and raise an AssertionError if a loss or logit differs."""
     half, on_gpu = dtype == "bfloat16", platform == "gpu"
     # A GPU rounds the factors of float32 products to TensorFloat-32's ten bits.
     first = 2e-2 if half else 2e-3 if on_gpu else 1e-4
-    agree(ours, theirs, (first, 1e-1 if half or on_gpu else 1e-2))
+    agree(sides, (first, 1e-1 if half or on_gpu else 1e-2))
     if not half:
-        found, expected = ours.call("inference"), theirs.call("inference")
+        found, expected = (side.call("inference") for side in sides.values())
         tolerance = (0.2 if on_gpu else 0.05) * np.abs(expected).max()
-        np.testing.assert_allclose(found, expected, atol=tolerance)
+        np.testing.assert_allclose(found, expected, atol=float(tolerance))
 
 
 def compare(name: str, dtype: str, platform: str) -> list[Row]:
@@ -43,10 +43,9 @@ def compare(name: str, dtype: str, platform: str) -> list[Row]:
     steps = CHUNK if platform == "gpu" else 1
     training = f"{steps} training steps" if platform == "gpu" else "training step"
     with start(twins("steps:classifier_calls", name, BATCH, dtype, steps)) as sides:
-        ours, theirs = sides.values()
-        check(ours, theirs, dtype, platform)
+        check(sides, dtype, platform)
         return [
-            Row(operation, time_sides({n: s.timer(operation) for n, s in sides.items()}, rounds=3))
+            Row(operation, time_operation(sides, operation, rounds=3))
             for operation in (training, "inference")
         ]
 

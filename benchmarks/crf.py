@@ -21,8 +21,7 @@ import numpy as np
 from benchmarks.device import find_device
 from benchmarks.problems import PATHS, make_problem, path_score
 from benchmarks.report import Question, Row, show_all
-from benchmarks.sides import Side, leaves, start
-from benchmarks.timing import time_sides
+from benchmarks.sides import Side, leaves, start, time_operation
 
 # (B, T, K): a tagger's batches; shorter and longer sentences; more tags.
 SHAPES = (
@@ -102,9 +101,8 @@ def compare(B: int, T: int, K: int) -> list[Row]:
         off = check((B, T, K), sides)
         rows = []
         for operation in OPERATIONS:
-            timers = {n: s.timer(operation) for n, s in sides.items() if operation in s.names}
-            if "athanor" in timers:
-                times = time_sides(timers, rounds=3, slow_seconds=SLOW_SECONDS)
+            if operation in sides["athanor"].names:
+                times = time_operation(sides, operation, rounds=3, slow_seconds=SLOW_SECONDS)
                 notes = [left_out, off if operation == "loss and gradient" else ""]
                 rows.append(Row(operation, times, note="; ".join(filter(None, notes))))
     return rows

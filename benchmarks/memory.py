@@ -41,8 +41,7 @@ def peaks(sides: dict[str, tuple], tolerance: float | None = None) -> dict[str, 
 def classifier_rows() -> list[Row]:
     """A training step of `cnn` against the batch."""
     with start(twins("steps:classifier_calls", "cnn", BATCHES[0], "float32"), ON_CPU) as sides:
-        ours, theirs = sides.values()
-        agree(ours, theirs, TOLERANCES)
+        agree(sides, TOLERANCES)
     rows = [Row("library alone", peaks(twins("steps:load")), "MiB")]
     for batch in BATCHES:
         rows.append(
@@ -54,8 +53,7 @@ def classifier_rows() -> list[Row]:
 def tagger_rows() -> list[Row]:
     """A training step of a BiLSTM-CRF against the length of its one sentence."""
     with start(twins("steps:tagger_calls", HIDDEN, 2, CHECKED_LENGTH), ON_CPU) as sides:
-        ours, theirs = sides.values()
-        agree(ours, theirs, TOLERANCES)
+        agree(sides, TOLERANCES)
     rows = []
     for length in LENGTHS:
         measured = peaks(twins("steps:tagger_loss", HIDDEN, 1, length))
@@ -80,12 +78,11 @@ def crf_rows() -> list[Row]:
 def question() -> Question:
     """What is measured."""
     B, K = SHAPE
-    tables = {
+    return {
         "a training step of cnn": classifier_rows,
         f"a training step of a BiLSTM-CRF, hidden {HIDDEN}, batch 1": tagger_rows,
         f"loss and gradient of a CRF, B {B}, K {K}": crf_rows,
     }
-    return tables
 
 
 if __name__ == "__main__":

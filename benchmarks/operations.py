@@ -20,14 +20,12 @@ from functools import partial
 import numpy as np
 
 from benchmarks.device import find_device
-from benchmarks.problems import CONVOLUTIONS, ELEMENTWISE, MAPS, PRODUCT
+from benchmarks.problems import CONVOLUTIONS, MAPS, PRODUCT, on_map
 from benchmarks.report import Question, Row, show_all
-from benchmarks.sides import Side, leaves, start, twins
-from benchmarks.timing import time_sides
+from benchmarks.sides import Side, leaves, start, time_operation, twins
 
 BATCH = 128
 DTYPES = ("float32", "bfloat16")
-PASSES = ("forward", "input's gradient", "kernel's gradient")
 TOLERANCES = {"float32": 2e-3, "bfloat16": 5e-2}  # of the largest number of an array
 
 
@@ -36,11 +34,12 @@ def step_operations() -> dict[str, tuple[int, int]]:
     found = {}
     for layer in CONVOLUTIONS:
         # The first layer's input is the image, whose gradient nobody needs.
-        for part in PASSES if layer.channels > 3 else (PASSES[0], PASSES[2]):
-            found[f"{layer.name}, {part}"] = layer.times, layer.flops(BATCH)
-    for (height, channels), counts in MAPS.items():
-        for name, times in zip(ELEMENTWISE, counts, strict=True):
-            found[f"{name}, {channels} channels on {height}x{height}"] = times, 0
+        forward, _, by_kernel = layer.operations
+        for name in layer.operations if layer.channels > 3 else (forward, by_kernel):
+            found[name] = layer.times, layer.flops(BATCH)
+    for place, counts in MAPS.items():
+        for name, times in zip(on_map(*place), counts, strict=True):
+            found[name] = times, 0
     return found
 
 
@@ -62,7 +61,7 @@ def compare(dtype: str) -> list[Row]:
 
         def seconds_of(name: str) -> dict[str, float]:
             check(sides, name, TOLERANCES[dtype])
-            return time_sides({n: side.timer(name) for n, side in sides.items()}, rounds=5)
+            return time_operation(sides, name, rounds=5)
 
         product = seconds_of("matrix product")
         peak = 2 * PRODUCT**3 / product["athanor"]

@@ -1,21 +1,23 @@
 """Our operations of a ResNet-18 step, each as a program of its own, without PyTorch."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from benchmarks.our_steps import waiting
 from benchmarks.problems import (
     CONVOLUTIONS,
-    ELEMENTWISE,
     MAPS,
-    PRODUCT,
     Convolution,
     make_arrays,
+    make_factors,
+    make_maps,
+    on_map,
 )
 from common.batch_norm import Activation, identity, normalise
 from common.convolution import conv_general_dilated
@@ -25,7 +27,7 @@ NUMBERS = ("NHWC", "HWIO", "NHWC")
 
 
 def calls(batch_size: int, dtype: str) -> dict[str, Callable]:
-    """By name: convolutions and their gradients, `ELEMENTWISE` with theirs, a matrix product.
+    """By name: convolutions' passes, what is done on maps with its gradients, a matrix product.
 
     Args:
         batch_size: B.
@@ -35,31 +37,29 @@ def calls(batch_size: int, dtype: str) -> dict[str, Callable]:
     found: dict[str, Callable] = {}
     for layer in CONVOLUTIONS:
         convolve = partial(convolution, layer)
-        kernel, x, dy = place(layer.shapes(batch_size), dtype)
-        forward: Callable = jax.jit(convolve)
-        found |= {
-            f"{layer.name}, forward": waiting(forward, x, kernel),
-            f"{layer.name}, input's gradient": waiting(gradient(convolve, 0), x, kernel, dy),
-            f"{layer.name}, kernel's gradient": waiting(gradient(convolve, 1), x, kernel, dy),
-        }
+        kernel, x, dy = place(make_arrays(layer.shapes(batch_size)), dtype)
+        made = (
+            waiting(jax.jit(convolve), x, kernel),
+            waiting(gradient(convolve, 0), x, kernel, dy),
+            waiting(gradient(convolve, 1), x, kernel, dy),
+        )
+        found |= zip(layer.operations, made, strict=True)
     for height, channels in MAPS:
-        shape = (batch_size, height, height, channels)
-        x, other, dy = place((shape,) * 3, dtype)
+        x, other, dy = place(make_maps(batch_size, height, channels), dtype)
         scale, bias = jnp.ones(channels), jnp.zeros(channels)
         made = (
             waiting(norm(nn.relu), x, scale, bias, dy),
             waiting(norm(identity), x, scale, bias, dy),
             waiting(addition, x, other, dy),
         )
-        for name, call in zip(ELEMENTWISE, made, strict=True):
-            found[f"{name}, {channels} channels on {height}x{height}"] = call
-    a, b = place(((PRODUCT, PRODUCT), (PRODUCT, PRODUCT)), dtype)
-    return found | {"matrix product": waiting(jax.jit(jnp.matmul), a, b)}
+        found |= zip(on_map(height, channels), made, strict=True)
+    product: Callable = jax.jit(jnp.matmul)
+    return found | {"matrix product": waiting(product, *place(make_factors(), dtype))}
 
 
-def place(shapes: tuple, dtype: str) -> list[jax.Array]:
-    """Normal numbers of these shapes, on the device."""
-    return [jax.device_put(jnp.asarray(array, jnp.dtype(dtype))) for array in make_arrays(shapes)]
+def place(arrays: Iterable[np.ndarray], dtype: str) -> list[jax.Array]:
+    """The arrays on the device, in this type."""
+    return [jax.device_put(jnp.asarray(array, jnp.dtype(dtype))) for array in arrays]
 
 
 def convolution(layer: Convolution, x: jax.Array, kernel: jax.Array) -> jax.Array:

@@ -49,7 +49,9 @@ def calls(
         plan, state = make_plan(
             prepared, Checkpoints(Path(folder) / "checkpoints"), RunWriter(Path(folder))
         )
-    params, loss = jax.device_get(state.params), first_loss(prepared, plan, state)
+    params = jax.device_get(state.params)
+    made = make_problem(prepared, plan, params["embedding"][:1])
+    loss = first_loss(prepared, plan, state, made["train"][0])
     held = [plan.devices.replicate(state)]  # which the first step gives away
 
     def epoch() -> None:
@@ -63,7 +65,7 @@ def calls(
         return decoding.best_tags(transitions, emissions, None)
 
     return {
-        "problem": lambda: problem(prepared, plan, params["embedding"][:1]),
+        "problem": lambda: made,
         "parameters": lambda: flatten_dict(params, sep="."),
         "loss": lambda: loss,
         "training epoch": epoch,
@@ -71,7 +73,7 @@ def calls(
     }
 
 
-def problem(prepared: Prepared, plan: Plan, unknown: np.ndarray) -> dict[str, Any]:
+def make_problem(prepared: Prepared, plan: Plan, unknown: np.ndarray) -> dict[str, Any]:
     """What both sides do: batches "train" and "test", "vectors" [V, D], and what to train with.
 
     The vector of unknown words, `unknown` [1, D], is learnt by ours and fixed for the peer.
@@ -105,9 +107,8 @@ def cut_batches(prepared: Prepared, name: str, batches: list[Rows]) -> list[tupl
     return found
 
 
-def first_loss(prepared: Prepared, plan: Plan, state: TrainState) -> float:
-    """Without dropout, the mean of the sentences of the first batch, before training."""
-    batch = cut_batches(prepared, "train", plan.epoch_batches(0)[:1])[0]
+def first_loss(prepared: Prepared, plan: Plan, state: TrainState, batch: tuple) -> float:
+    """Without dropout, the mean of the sentences of a batch of `cut_batches`, before training."""
     tokens, tags, lengths = (part.astype(np.int32) for part in batch)
     tables: Any = plan.data["tables"]
     words = tables | {"tokens": tokens, "tags": tags, "lengths": lengths}

@@ -100,6 +100,11 @@ class Convolution(NamedTuple):
     times: int
 
     @property
+    def operations(self) -> tuple[str, ...]:
+        """The names of its `PASSES`."""
+        return tuple(f"{self.name}, {part}" for part in PASSES)
+
+    @property
     def name(self) -> str:
         """Such as "3x3, 64 to 128 on 32x32, stride 2"."""
         stride = f", stride {self.stride}" if self.stride > 1 else ""
@@ -137,6 +142,7 @@ CONVOLUTIONS = (
 # By (height, channels) of its maps: how many normalisations ResNet-18 has with ReLU, how many
 # without, and how many additions, which all have one.
 MAPS = {(32, 64): (3, 2, 2), (16, 128): (2, 3, 2), (8, 256): (2, 3, 2), (4, 512): (2, 3, 2)}
+PASSES = ("forward", "input's gradient", "kernel's gradient")
 ELEMENTWISE = ("norm and ReLU", "norm", "addition and ReLU")
 PRODUCT = 2048  # rows and columns of the matrices whose product tells what a processor can do
 
@@ -145,3 +151,18 @@ def make_arrays(shapes: Sequence[tuple[int, ...]]) -> Iterator[np.ndarray]:
     """Normal float32 numbers of each shape."""
     rng = np.random.default_rng(0)
     return (rng.normal(size=shape).astype(np.float32) for shape in shapes)
+
+
+def on_map(height: int, channels: int) -> tuple[str, ...]:
+    """The names of the `ELEMENTWISE` operations on a map."""
+    return tuple(f"{name}, {channels} channels on {height}x{height}" for name in ELEMENTWISE)
+
+
+def make_maps(batch_size: int, height: int, channels: int) -> Iterator[np.ndarray]:
+    """A map [B, H, W, C], another that is added to it, and the gradient of what is made of them."""
+    return make_arrays(((batch_size, height, height, channels),) * 3)
+
+
+def make_factors() -> Iterator[np.ndarray]:
+    """Of the matrix product."""
+    return make_arrays(((PRODUCT, PRODUCT),) * 2)

@@ -127,7 +127,7 @@ def question() -> Question:
     """What is measured."""
     prepare_host()
     hidden, length = TAGGER
-    tables: dict[str, Callable[[], list[Row]]] = {
+    return {
         f"devices: an image, cnn, batch {DEVICES_BATCH}": device_rows,
         "batch: an image of a training step, cnn": lambda: batch_rows(
             lambda B: our_steps.classifier("cnn", B)
@@ -142,7 +142,6 @@ def question() -> Question:
         ),
         "seeds: cnn_b, batch 32": lambda: seed_rows(our_steps.classifier("cnn_b", 32)),
     }
-    return tables
 
 
 if __name__ == "__main__":

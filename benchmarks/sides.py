@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.process import NO_CHANGES, ROOT
-from benchmarks.timing import seconds_of
+from benchmarks.timing import seconds_of, time_sides
 from common.host import keep_freed_memory
 
 Calls = Mapping[str, Callable[..., Any]]  # functions by name
@@ -101,13 +101,20 @@ def twins(function: str, *arguments: Any) -> dict[str, tuple]:
     return {name: (f"benchmarks.{side}_{function}", *arguments) for name, side in sides.items()}
 
 
-def agree(ours: Side, theirs: Side, tolerances: Sequence[float]) -> None:
+def time_operation(sides: Mapping[str, Side], operation: str, **options: Any) -> dict[str, float]:
+    """`time_sides` of an operation, with its options, for the sides that have it."""
+    timers = {n: side.timer(operation) for n, side in sides.items() if operation in side.names}
+    return time_sides(timers, **options)
+
+
+def agree(sides: Mapping[str, Side], tolerances: Sequence[float]) -> None:
     """Give theirs the weights of ours, and raise an AssertionError if a loss differs.
 
     Args:
-        ours, theirs: with "parameters", "load" and "training step".
+        sides: ours, with "parameters", and theirs, with "load"; both with "training step".
         tolerances: of the losses of as many steps, relative.
     """
+    ours, theirs = sides.values()
     theirs.call("load", ours.call("parameters"))
     for tolerance in tolerances:
         found, expected = ours.call("training step"), theirs.call("training step")

@@ -170,14 +170,13 @@ def loading_rows() -> list[Row]:
 
 def question() -> Question:
     """What is timed."""
-    tables: dict[str, Callable[[], list[Row]]] = {
+    return {
         "help": lambda: [help_row()],
         "from the start of a process to the end of its first training step": lambda: [
             first_step_row(*task) for task in TASKS.items()
         ],
         "loading data": loading_rows,
     }
-    return tables
 
 
 if __name__ == "__main__":

@@ -20,8 +20,7 @@ import numpy as np
 from benchmarks.device import find_device
 from benchmarks.process import ROOT
 from benchmarks.report import Question, Row, show_all
-from benchmarks.sides import Side
-from benchmarks.timing import time_sides
+from benchmarks.sides import Side, time_operation
 from text.extractor import WIDE_UNITS
 
 HIDDEN = (32, 128, 512)
@@ -39,7 +38,7 @@ def compare(
     hidden: int,
     batch_size: int,
     precision: str,
-    platform: str = "cpu",
+    platform: str,
 ) -> list[Row]:
     """Both operations at one size.
 
@@ -56,10 +55,9 @@ def compare(
             sides = {"athanor": ours, PEER: theirs}
             rows = []
             for operation in ("training epoch", "prediction pass"):
-                timers = {name: side.timer(operation) for name, side in sides.items()}
-                for run in timers.values():
-                    run(1)  # compiles
-                times = time_sides(timers, rounds=3, slow_seconds=SLOW_SECONDS)
+                for side in sides.values():
+                    side.timer(operation)(1)  # compiles
+                times = time_operation(sides, operation, rounds=3, slow_seconds=SLOW_SECONDS)
                 rows.append(Row(operation, times))
     return rows
 

@@ -11,11 +11,12 @@ from torch.nn import functional as F
 
 from benchmarks.problems import (
     CONVOLUTIONS,
-    ELEMENTWISE,
     MAPS,
-    PRODUCT,
     Convolution,
     make_arrays,
+    make_factors,
+    make_maps,
+    on_map,
 )
 from benchmarks.torch_models import DEVICE
 from benchmarks.torch_steps import waiting
@@ -30,25 +31,24 @@ def calls(batch_size: int, dtype: str) -> dict[str, Callable]:
         x, dy = (to_torch(array, kind) for array in maps)
         kernel = torch.from_numpy(kernel).to(DEVICE, kind).permute(3, 2, 0, 1)
         kernel = kernel.contiguous(memory_format=torch.channels_last)
-        found |= {
-            f"{layer.name}, forward": partial(forward, layer, x, kernel),
-            f"{layer.name}, input's gradient": partial(backward, layer, 0, x, kernel, dy),
-            f"{layer.name}, kernel's gradient": partial(backward, layer, 1, x, kernel, dy),
-        }
+        made = (
+            partial(forward, layer, x, kernel),
+            partial(backward, layer, 0, x, kernel, dy),
+            partial(backward, layer, 1, x, kernel, dy),
+        )
+        found |= zip(layer.operations, made, strict=True)
     for height, channels in MAPS:
-        shape = (batch_size, height, height, channels)
-        x, other, dy = (to_torch(array, kind) for array in make_arrays((shape,) * 3))
+        arrays = make_maps(batch_size, height, channels)
+        x, other, dy = (to_torch(array, kind) for array in arrays)
         scale, bias = (fill(channels, device=DEVICE) for fill in (torch.ones, torch.zeros))
         made = (
             partial(norm, F.relu, x, scale, bias, dy),
             partial(norm, nn.Identity(), x, scale, bias, dy),
             partial(addition, x, other, dy),
         )
-        for name, call in zip(ELEMENTWISE, made, strict=True):
-            found[f"{name}, {channels} channels on {height}x{height}"] = call
-    a, b = make_arrays(((PRODUCT, PRODUCT), (PRODUCT, PRODUCT)))
-    a, b = (torch.from_numpy(array).to(DEVICE, kind) for array in (a, b))
-    found["matrix product"] = partial(torch.matmul, a, b)
+        found |= zip(on_map(height, channels), made, strict=True)
+    factors = (torch.from_numpy(array).to(DEVICE, kind) for array in make_factors())
+    found["matrix product"] = partial(torch.matmul, *factors)
     return {name: waiting(call) for name, call in found.items()}
 
 

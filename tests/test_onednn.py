@@ -1,4 +1,4 @@
-"""Gradients of whole models, whose products oneDNN makes on a CPU, are those without it.
+"""Gradients of models and layers, whose products oneDNN makes on a CPU, are those without it.
 
 XLA hands products and convolutions to oneDNN in jax 0.12 and later, and once took a loop's result
 for zeros on the way (text/recurrence.py).
@@ -15,6 +15,7 @@ from benchmarks import our_steps
 from common import convolution
 from common.host import FIRST_WITH_ONEDNN, ONEDNN_FLAG
 from text.models import Tagger
+from text.rnn import CELLS, RNN
 from text.train import make_loss_fn
 
 pytestmark = pytest.mark.skipif(
@@ -45,6 +46,29 @@ def check(make_gradient, *args):
             where = f"{jnp.dtype(dtype).name} {jax.tree_util.keystr(path)}"
             limit = 1.6 * usual + 1e-3 * np.linalg.norm(true)
             assert error <= limit, f"{where}: {error:.1e}, without oneDNN {usual:.1e}"
+
+
+@pytest.mark.parametrize("dtype, tolerance", [(jnp.float32, 1e-4), (jnp.bfloat16, 2e-2)])
+@pytest.mark.parametrize("cell", CELLS)
+def test_recurrent_layers(cell, dtype, tolerance):
+    """As in a run: all are arguments, none a constant, and products are large enough for it."""
+    rng = np.random.default_rng(7)
+    lengths = jnp.array(rng.integers(1, 41, 32), jnp.int32)
+    model = RNN(cell, 128, dtype=dtype)
+    x = jnp.array(rng.normal(size=(32, 40, 64)), dtype)
+    params = model.init(jax.random.key(0), x, lengths, False)
+
+    def loss(params, x, lengths):
+        return (model.apply(params, x, lengths, False).astype(jnp.float32) ** 2).sum()
+
+    with_it, without = (compile_with(used, jax.grad(loss)) for used in (True, False))
+    assert "__onednn$matmul" in with_it.lower(params, x, lengths).compile().as_text()
+    found, expected = with_it(params, x, lengths), without(params, x, lengths)
+    for (path, a), b in zip(
+        jax.tree_util.tree_leaves_with_path(found), jax.tree.leaves(expected), strict=True
+    ):
+        error = np.abs(a - b).max() / np.abs(b).max()
+        assert error < tolerance, f"{jax.tree_util.keystr(path)}: {error:.1e}"
 
 
 @pytest.mark.parametrize("encoder", ["birnn", "decnn"])

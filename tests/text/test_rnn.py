@@ -12,7 +12,6 @@ import pytest
 from jax.test_util import check_grads
 
 from common.errors import InputError
-from common.host import FIRST_WITH_ONEDNN, ONEDNN_FLAG
 from common.layers import dropped_bytes
 from common.parallel import local_devices
 from common.state import count_parameters
@@ -212,33 +211,6 @@ def test_the_gradient_written_out_is_jaxs_own(cell, reverse):
         assert np.any(expected[1]) == lengths.any()
         for one, other in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
             np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.skipif(jax.__version_info__[:2] < FIRST_WITH_ONEDNN, reason="XLA has no oneDNN")
-@pytest.mark.parametrize("dtype, tolerance", [(jnp.float32, 1e-4), (jnp.bfloat16, 2e-2)])
-@pytest.mark.parametrize("cell", CELLS)
-def test_gradients_with_onednns_products_are_those_without(cell, dtype, tolerance):
-    """As in a run: all are arguments, none a constant, and products are large enough for it."""
-    rng = np.random.default_rng(7)
-    lengths = jnp.array(rng.integers(1, 41, 32), jnp.int32)
-    model = RNN(cell, 128, dtype=dtype)
-    x = jnp.array(rng.normal(size=(32, 40, 64)), dtype)
-    params = model.init(jax.random.key(0), x, lengths, False)
-
-    def loss(params, x, lengths):
-        return (model.apply(params, x, lengths, False).astype(jnp.float32) ** 2).sum()
-
-    name = ONEDNN_FLAG.removeprefix("--")
-    with_it, without = (
-        jax.jit(jax.grad(loss), compiler_options={name: used}) for used in (True, False)
-    )
-    assert "__onednn$matmul" in with_it.lower(params, x, lengths).compile().as_text()
-    found, expected = with_it(params, x, lengths), without(params, x, lengths)
-    for (path, a), b in zip(
-        jax.tree_util.tree_leaves_with_path(found), jax.tree.leaves(expected), strict=True
-    ):
-        error = np.abs(a - b).max() / np.abs(b).max()
-        assert error < tolerance, f"{jax.tree_util.keystr(path)}: {error:.1e}"
 
 
 @pytest.mark.parametrize("reverse", [False, True])
