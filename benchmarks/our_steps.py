@@ -23,7 +23,6 @@ from benchmarks.problems import (
     MOMENTUM,
     RATE,
     TAGS,
-    WORDS,
     make_images,
     make_sentences,
 )
@@ -97,7 +96,7 @@ def tagger(hidden: int, batch_size: int, length: int) -> Task:
     tx = optax.chain(optax.clip_by_global_norm(CLIP), optax.adam(ADAM_RATE))
     weight = np.ones(batch_size, np.float32)
     batch = {"tokens": tokens, "tags": tags, "lengths": lengths, "weight": weight}
-    tables = {"vectors": vectors, "learnt": np.full(WORDS, -1, np.int32)}
+    tables = {"vectors": vectors}
 
     def init(key: Array) -> TrainState:
         return create_state(dict(model.init(key, tables | batch)), tx)

@@ -204,7 +204,8 @@ class Checkpoints:
         sys.unraisablehook = _ignore  # of coroutines that orbax leaves
         raise InputError(
             f"no checkpoint in {folders} can be read as this run's model: either it is damaged or "
-            f"config.json was changed; {remedy}restore the folder from a copy"
+            "config.json was changed, or another version made it (summary.json has the commit); "
+            f"{remedy}restore the folder from a copy"
         )
 
     def _try_read(self, place: Place, like: TrainState) -> tuple[TrainState, dict[str, Any]] | None:

@@ -270,7 +270,8 @@ def init_state(
 
     def init(key: Array, embedding: Array) -> TrainState:
         variables = dict(extractor.model.init(key, batch, train=False))
-        variables["params"] = {**variables["params"], "embedding": embedding}
+        if lexicon.trained:
+            variables["params"] = {**variables["params"], "embedding": embedding}
         return create_state(variables, tx, ema=config.ema > 0)
 
     if start is None:

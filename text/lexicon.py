@@ -2,15 +2,16 @@
 
 The word tables of V words, of which word 0 is padding:
 
-    learnt   int32   [V]     row of the learnt embedding, or -1: the vector is used
     vectors  float32 [V, D]  pre-trained vectors, 0 for a word without
+    learnt   int32   [V]     row of the learnt embedding, or -1: the vector is used
     chars    int32   [V, W]  characters, if the model reads them
     shapes   float32 [V, F]  how the word is written, if the model reads that
 
-Row 0 of the learnt embedding is the unknown word. With trained embeddings every training word
-has its own row, whose first value is its vector; with frozen ones there is no other row. A word
-that training never saw has its pre-trained vector in both cases, but for one whose vector is
-another form's ("Keyboard", of which only "keyboard" has one): it takes that form's trained row.
+With frozen embeddings there is no `learnt`: every word is its vector. With trained ones row 0 of
+the learnt embedding is the unknown word, and every training word has its own row, whose first value
+is its vector. A word that training never saw has its pre-trained vector in both cases, but for one
+whose vector is another form's ("Keyboard", of which only "keyboard" has one): it takes that form's
+trained row.
 """
 
 from dataclasses import dataclass
@@ -52,18 +53,18 @@ class Lexicon:
 
     @property
     def learnt_words(self) -> int:
-        """R, the rows of the learnt embedding.
+        """R, the rows of the learnt embedding, 0 if embeddings are frozen.
 
-        Trained ones are so filled to a multiple of `LEARNT_ROWS`, that seeds, whose validation
-        splits leave different words to training, share compiled programs.
+        So filled to a multiple of `LEARNT_ROWS`, that seeds, whose validation splits leave
+        different words to training, share compiled programs.
         """
         used = self.used_rows
-        return used if used == 1 else -(-used // LEARNT_ROWS) * LEARNT_ROWS
+        return used if used <= 1 else -(-used // LEARNT_ROWS) * LEARNT_ROWS
 
     @property
     def used_rows(self) -> int:
         """The rows of the learnt embedding that stand for words; the others are never read."""
-        return 1 + (len(self.training_words) if self.trained else 0)
+        return 1 + len(self.training_words) if self.trained else 0
 
     @property
     def unread_values(self) -> int:
@@ -86,7 +87,9 @@ class Lexicon:
 
     def tables(self, vectors: Vectors) -> dict[str, np.ndarray]:
         """The word tables of what was looked up."""
-        tables = {"learnt": self._learnt_rows(vectors), "vectors": vectors.matrix}
+        tables = {"vectors": vectors.matrix}
+        if self.trained:
+            tables["learnt"] = self._learnt_rows(vectors)
         if self.reads_chars:
             tables["chars"] = self.characters.encode(vectors.words, CHARACTERS_OF_A_WORD)
         if self.reads_shapes:
@@ -113,11 +116,10 @@ class Lexicon:
 
     def _learnt_rows(self, vectors: Vectors) -> np.ndarray:
         rows = np.where(vectors.found, -1, UNKNOWN_ROW).astype(np.int32)
-        if self.trained:
-            for place, word in enumerate(vectors.words):
-                forms = (word,) if vectors.exact[place] else fallback_forms(word)
-                known = (self._training_rows[form] for form in forms if form in self._training_rows)
-                rows[place] = next(known, rows[place])
+        for place, word in enumerate(vectors.words):
+            forms = (word,) if vectors.exact[place] else fallback_forms(word)
+            known = (self._training_rows[form] for form in forms if form in self._training_rows)
+            rows[place] = next(known, rows[place])
         return rows
 
     @cached_property

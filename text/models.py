@@ -6,8 +6,9 @@ What a tagger reads of a batch; V words of W characters, sentences of T tokens:
 
     tokens   int32   [B, T]  row of the word tables below, 0 is padding
     lengths  int32   [B]
-    learnt   int32   [V]     row of the learnt embeddings, or -1: the word has fixed `vectors`
     vectors  float32 [V, D]  fixed vectors, without a gradient
+    learnt   int32   [V]     row of the learnt embeddings, or -1: the word has fixed `vectors`;
+                             read with `learnt_words` only
     chars    int32   [V, W]  characters, 0 is padding; read with `char_encoder` only
     shapes   float32 [V, F]  how a word is written; read with `shape_features` only
 
@@ -89,16 +90,19 @@ class DECNN(nn.Module):
         return x
 
 
-def embed_words(table: Array, batch: dict[str, Array], kept: Array) -> Array:
+def embed_words(table: Array | None, batch: dict[str, Array], kept: Array) -> Array:
     """A word's learnt or else its fixed embedding: float32 [B, T, D].
 
     Args:
-        table: float32 [R, D], the learnt embeddings.
+        table: float32 [R, D], the learnt embeddings, or None: the unknown word is 0, and nothing
+            that is computed of it for a gradient, a tenth of a training step and more, is needed.
         batch: see the top of the file.
         kept: bool [B, T], false where the unknown word stands in for the token.
     """
-    row = jnp.where(kept, batch["learnt"][batch["tokens"]], 0)
     fixed = jax.lax.stop_gradient(batch["vectors"])[batch["tokens"]]
+    if table is None:
+        return jnp.where(kept[:, :, None], fixed, 0)
+    row = jnp.where(kept, batch["learnt"][batch["tokens"]], 0)
     return jnp.where((row >= 0)[:, :, None], table[jnp.maximum(row, 0)], fixed)
 
 
@@ -177,7 +181,8 @@ class Tagger(nn.Module):
         encoder: a key of `ENCODERS`.
         cell, hidden_size, bidirectional, merge: of "birnn"; see `RNN`, one layer for
             each entry of `hidden_size`.
-        learnt_words: rows of the learnt embeddings, of which row 0 is the unknown word.
+        learnt_words: rows of the learnt embeddings, of which row 0 is the unknown word; 0 is
+            none, and the unknown word's embedding is 0.
         embedding_size: D.
         embedding_dropout: of all that enters the encoder.
         recurrent_dropout: of "birnn"; see `RNN`.
@@ -198,7 +203,7 @@ class Tagger(nn.Module):
     hidden_size: tuple[int, ...] = (128,)
     bidirectional: bool = True
     merge: str = "concat"
-    learnt_words: int = 1
+    learnt_words: int = 0
     embedding_size: int = 100
     embedding_dropout: float = 0.0
     recurrent_dropout: float = 0.0
@@ -240,7 +245,7 @@ class Tagger(nn.Module):
         """All that is known of each token: `dtype` [B, T, features]."""
         tokens = batch["tokens"]
         shape = (self.learnt_words, self.embedding_size)
-        table = self.param("embedding", EMBEDDING_INIT, shape)
+        table = self.param("embedding", EMBEDDING_INIT, shape) if self.learnt_words else None
         word_dropout = Dropout(self.word_dropout, self.axis_name, name="word_dropout")
         kept = word_dropout(jnp.ones(tokens.shape), train) > 0
         features = [embed_words(table, batch, kept)]

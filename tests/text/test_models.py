@@ -162,6 +162,13 @@ def test_embeddings_are_learnt_rows_or_fixed_vectors():
     assert not grads[1].any()
 
 
+def test_frozen_embeddings_are_fixed_vectors_or_0():
+    kept = np.random.default_rng(2).random((B, T)) < 0.7
+    batch = {name: BATCH[name] for name in ("tokens", "vectors")}
+    found = embed_words(None, batch, jnp.asarray(kept))
+    np.testing.assert_array_equal(found, kept[:, :, None] * BATCH["vectors"][BATCH["tokens"]])
+
+
 def test_word_dropout_puts_the_unknown_word():
     model, variables = make(word_dropout=0.3)
     count = 200
@@ -278,9 +285,9 @@ def test_counts(char_encoder, features):
 
 
 def test_what_is_not_asked_for_is_not_read_and_not_learnt():
-    batch = {name: BATCH[name] for name in ("tokens", "lengths", "learnt", "vectors")}
-    model, variables = make()
-    assert set(variables["params"]) == {"embedding", "encoder", "head"}
+    batch = {name: BATCH[name] for name in ("tokens", "lengths", "vectors")}
+    model, variables = make(learnt_words=0)
+    assert set(variables["params"]) == {"encoder", "head"}
     _, transitions = jax.jit(model.apply)(variables, batch)
     assert not any(np.asarray(part).any() for part in transitions)
 
