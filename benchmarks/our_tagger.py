@@ -25,12 +25,17 @@ TEST_BATCH = 64  # sentences of a batch of the peer's prediction pass
 
 
 def calls(
-    data_dir: str | None, embeddings: str, hidden: int, batch_size: int, precision: str
+    data_dir: str | None,
+    embeddings: str,
+    hidden: int,
+    batch_size: int,
+    precision: str,
+    devices: int = 1,
 ) -> dict[str, Callable]:
     """A training epoch and a prediction pass, and what torch_tagger.py needs to do the same.
 
     Args:
-        data_dir, embeddings, batch_size, precision: as launch.py's flags.
+        data_dir, embeddings, batch_size, precision, devices: as launch.py's flags.
         hidden: units of a direction.
     """
     flags = {
@@ -38,7 +43,7 @@ def calls(
         "hidden_size": str(hidden),
         "batch_size": batch_size,
         "precision": precision,
-        "devices": 1,
+        "devices": devices,
         "recurrent_dropout": 0.0,  # nn.LSTM has none
         "data_dir": data_dir,
         "embeddings": embeddings,
@@ -50,7 +55,7 @@ def calls(
             prepared, Checkpoints(Path(folder) / "checkpoints"), RunWriter(Path(folder))
         )
     params = jax.device_get(state.params)
-    made = make_problem(prepared, plan, params["embedding"][:1])
+    made = make_problem(prepared, plan)
     loss = first_loss(prepared, plan, state, made["train"][0])
     held = [plan.devices.replicate(state)]  # which the first step gives away
 
@@ -61,7 +66,8 @@ def calls(
 
     def predict() -> list[np.ndarray]:
         emissions = prepared.scorer.emissions(held[0].variables, prepared.placed["test"])
-        transitions = crf_params(jax.device_get(held[0].variables), TAGS)
+        variables = plan.devices.unreplicate(held[0].variables)
+        transitions = crf_params(jax.device_get(variables), TAGS)
         return decoding.best_tags(transitions, emissions, None)
 
     return {
@@ -73,11 +79,8 @@ def calls(
     }
 
 
-def make_problem(prepared: Prepared, plan: Plan, unknown: np.ndarray) -> dict[str, Any]:
-    """What both sides do: batches "train" and "test", "vectors" [V, D], and what to train with.
-
-    The vector of unknown words, `unknown` [1, D], is learnt by ours and fixed for the peer.
-    """
+def make_problem(prepared: Prepared, plan: Plan) -> dict[str, Any]:
+    """What both sides do: batches "train" and "test", "vectors" [V, D], and what to train with."""
     config, test = prepared.config, prepared.placed["test"]
     by_length = np.array_split(
         np.argsort(test.lengths), max(1, len(prepared.corpus.test) // TEST_BATCH)
@@ -86,7 +89,7 @@ def make_problem(prepared: Prepared, plan: Plan, unknown: np.ndarray) -> dict[st
     return {
         "train": cut_batches(prepared, "train", plan.epoch_batches(0)),
         "test": cut_batches(prepared, "test", test_rows),
-        "vectors": np.where(prepared.vectors.found[:, None], prepared.vectors.matrix, unknown),
+        "vectors": prepared.vectors.matrix,
         "embedding_dropout": config.embedding_dropout,
         "dropout": config.dropout or 0.0,
         "learning_rate": config.learning_rate,
@@ -96,7 +99,8 @@ def make_problem(prepared: Prepared, plan: Plan, unknown: np.ndarray) -> dict[st
 
 def cut_batches(prepared: Prepared, name: str, batches: list[Rows]) -> list[tuple]:
     """(tokens, tags, lengths), all int64, of each of our batches, cut to its longest sentence."""
-    split = jax.device_get(prepared.placed[name].data["split"])
+    devices = prepared.extractor.devices
+    split = jax.device_get(devices.unreplicate(prepared.placed[name].data["split"]))
     found = []
     for rows in batches:
         index = rows["index"][rows["weight"] > 0]
@@ -110,9 +114,9 @@ def cut_batches(prepared: Prepared, name: str, batches: list[Rows]) -> list[tupl
 def first_loss(prepared: Prepared, plan: Plan, state: TrainState, batch: tuple) -> float:
     """Without dropout, the mean of the sentences of a batch of `cut_batches`, before training."""
     tokens, tags, lengths = (part.astype(np.int32) for part in batch)
-    tables: Any = plan.data["tables"]
+    tables: Any = plan.devices.unreplicate(plan.data["tables"])
     words = tables | {"tokens": tokens, "tags": tags, "lengths": lengths}
-    dry = prepared.extractor.model.clone(embedding_dropout=0.0, output_dropout=0.0)
+    dry = prepared.extractor.model.clone(embedding_dropout=0.0, output_dropout=0.0, axis_name=None)
     weight = np.ones(len(lengths), np.float32)
     loss, _ = make_loss_fn(dry)(state.params, {}, words | {"weight": weight}, jax.random.key(0))
     return float(loss) / len(lengths)

@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from common.host import cores
+
 PACKAGES = ("jax", "flax", "torch", "pytorch-crf", "torch-struct", "numpy")
 # What a number is shown in: how many of it make a second, a byte or one; and its decimals.
 UNITS = {
@@ -59,12 +61,11 @@ def machine() -> dict[str, str | float | None]:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
-    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS
     gpus = sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
     return {
         **({"gpu": _value(gpus[0], "Model")} if gpus else {}),
         "processor": _processor(),
-        "cores": len(affinity(0)) if affinity else os.cpu_count(),
+        "cores": len(cores()),
         "load": round(os.getloadavg()[0], 1),
         "system": platform.platform(),
         "python": platform.python_version(),

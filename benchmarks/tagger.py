@@ -6,10 +6,11 @@ One bidirectional LSTM, dropout, a CRF, Adam with clipping, frozen vectors (GloV
 train on the same sentences in the same batches, each in a process of its own; PyTorch's are cut to
 their own longest sentence and packed, ours padded to one of four widths, of which loops over time
 on a CPU make the steps to the longest sentence. Batches are of similar lengths, which spares both
-sides padding. Hidden layers that `--precision=auto` may give bfloat16 are timed in that too,
-PyTorch's by autocast. A loss is compared, with PyTorch's in float32, before anything is timed. Ours
-is timed with all it does on the host; neither with compilation. An epoch that takes more than ten
-seconds is timed once, others in three interleaved rounds.
+sides padding. Where a batch is large and there are two cores, a third side is ours with
+`--devices=2`, half of a batch on each. Hidden layers that `--precision=auto` may give bfloat16 are
+timed in that too, PyTorch's by autocast. A loss is compared, with PyTorch's in float32, before
+anything is timed. Ours is timed with all it does on the host; neither with compilation. An epoch
+that takes more than ten seconds is timed once, others in three interleaved rounds.
 """
 
 from functools import partial
@@ -20,16 +21,20 @@ import numpy as np
 from benchmarks.device import find_device
 from benchmarks.process import ROOT
 from benchmarks.report import Question, Row, show_all
-from benchmarks.sides import Side, time_operation
+from benchmarks.sides import Side, start, time_operation
+from common.host import cores
 from text.extractor import WIDE_UNITS
 
 HIDDEN = (32, 128, 512)
 BATCHES = (64, 16)
 LAPTOP14 = ROOT.parent / "shared" / "data" / "semeval" / "laptop14"
+OPERATIONS = ("training epoch", "prediction pass")
 SLOW_SECONDS = 10.0
 PRECISIONS = ("float32", "bfloat16")
 TOLERANCES = {"float32": 1e-5, "bfloat16": 1e-2}  # of the first loss
 PEER = "packed nn.LSTM + pytorch-crf"
+# A CPU's devices of the third side, and the batch from which on there is one.
+DEVICES, DIVIDED_BATCH = 2, 64
 
 
 def compare(
@@ -45,21 +50,28 @@ def compare(
     Raises:
         AssertionError: the sides have other losses of the same weights.
     """
-    maker, arguments = "benchmarks.our_tagger:calls", (data_dir, embeddings, hidden, batch_size)
-    with Side(maker, *arguments, precision) as ours:
+    maker = ("benchmarks.our_tagger:calls", data_dir, embeddings, hidden, batch_size, precision)
+    divides = platform == "cpu" and len(cores()) >= DEVICES and batch_size >= DIVIDED_BATCH
+    divided = {f"athanor, devices={DEVICES}": (*maker, DEVICES)} if divides else {}
+    with Side(*maker) as ours:
         problem = ours.call("problem")
         with Side("benchmarks.torch_tagger:calls", problem, hidden, precision) as theirs:
             theirs.call("load", ours.call("parameters"))
             tolerance = TOLERANCES["bfloat16" if platform == "gpu" else precision]
-            np.testing.assert_allclose(ours.call("loss"), theirs.call("loss"), rtol=tolerance)
-            sides = {"athanor": ours, PEER: theirs}
-            rows = []
-            for operation in ("training epoch", "prediction pass"):
-                for side in sides.values():
-                    side.timer(operation)(1)  # compiles
-                times = time_operation(sides, operation, rounds=3, slow_seconds=SLOW_SECONDS)
-                rows.append(Row(operation, times))
-    return rows
+            loss = ours.call("loss")
+            np.testing.assert_allclose(loss, theirs.call("loss"), rtol=tolerance)
+            with start(divided) as more:
+                for side in more.values():
+                    np.testing.assert_allclose(loss, side.call("loss"), rtol=TOLERANCES[precision])
+                sides = {"athanor": ours, PEER: theirs, **more}
+                return [time_row(operation, sides) for operation in OPERATIONS]
+
+
+def time_row(operation: str, sides: dict[str, Side]) -> Row:
+    """The seconds of an operation of each side, without compilation."""
+    for side in sides.values():
+        side.timer(operation)(1)  # compiles
+    return Row(operation, time_operation(sides, operation, rounds=3, slow_seconds=SLOW_SECONDS))
 
 
 def find_corpus(data_dir: str | None) -> str | None:

@@ -93,6 +93,13 @@ def _has_nvidia(devices: Path) -> bool:
     return any(devices.glob("nvidia[0-9]*"))
 
 
+def cores() -> list[int]:
+    """The cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
 def cache_root() -> Path:
     """$ATHANOR_CACHE, else $XDG_CACHE_HOME/athanor, else ~/.cache/athanor; anyone may empty it."""
     root = os.environ.get("ATHANOR_CACHE")

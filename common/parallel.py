@@ -7,6 +7,7 @@ what belongs to its own devices.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from common import processes
 from common.errors import InputError
 from common.host import (
     ONEDNN_FLAG,
+    cores,
     has_bfloat16,
     onednn_is_used,
     prepare_host,
@@ -147,20 +149,39 @@ class Devices:
 
 
 def local_devices(count: int = 0) -> Devices:
-    """The first `count` devices of every process, all of them for 0.
+    """The first `count` devices of every process, all of them for 0; a CPU's cores are divided.
 
     Called before anything runs on a device: JAX starts here, after `prepare_host`.
+    InputError if there are not so many.
     """
     prepare_host()
+    _divide_cpu(count)
     found = jax.local_devices()
     if count < 0 or count > len(found):
-        raise InputError(f"--devices={count}: this machine has {len(found)}; 0 means all")
+        has = f"{len(found)}; 0 means all"
+        if found[0].platform == "cpu" and len(found) == 1:
+            has = f"{len(cores())} cores, at most a device each; 0 means one of all"
+        raise InputError(f"--devices={count}: this machine has {has}")
     devices: list[jax.Device] = []
     for index in range(processes.process_count()):
         own = [device for device in jax.devices() if device.process_index == index]
         devices += own[: count or len(own)]
     keep_programs(found[0].platform == "cpu")
     return Devices(tuple(devices))
+
+
+def _divide_cpu(parts: int) -> None:
+    """Let JAX make so many devices of a CPU that has as many cores, unless it has started.
+
+    Each computes in a thread of its own, and they wait for one another only where the batch is
+    summed over. Two cores of an EPYC, laptop14, GloVe, batch 64: an epoch of a BiLSTM-CRF with
+    128 units takes 0.83 s on one device and 0.61 to 0.69 on two, with 32 units 0.16 to 0.18 and
+    0.14 to 0.15; with 512 units both take as long. With batch 16 and 32 units two take a third
+    longer, and a classifier's step half as long again to twice as long.
+    """
+    if 1 < parts <= len(cores()):
+        with suppress(RuntimeError):  # JAX has started, and there are the devices that there are
+            jax.config.update("jax_num_cpu_devices", parts)
 
 
 def tell_choices(devices: Devices, precision: str, chunk_steps: int = 1) -> None:

@@ -32,7 +32,7 @@ from typing import IO
 
 from common.config import write_json
 from common.errors import InputError, StoppedBySignal
-from common.host import has_tpu
+from common.host import cores, has_tpu
 from common.signals import PARENT_PIPE, StopRequest
 from common.study import Run, to_flags
 from common.study_progress import StudyProgress, finished_epochs
@@ -70,7 +70,7 @@ def light_jobs() -> int:
     one process at a time."""
     if has_tpu() and os.environ.get("JAX_PLATFORMS") != "cpu":
         return 1
-    return min(len(_cores()), MAX_LIGHT_JOBS)
+    return min(len(cores()), MAX_LIGHT_JOBS)
 
 
 @dataclass
@@ -292,19 +292,12 @@ def _read_reason(log: Path, status: int) -> str:
     return last.removeprefix("launch.py: ")
 
 
-def _cores() -> list[int]:
-    """The cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))
-
-
 def _share_cores(pid: int, slot: int, jobs: int) -> None:
     """Give one of several jobs its share of the cores, before it counts them."""
     if jobs == 1 or not hasattr(os, "sched_setaffinity"):
         return
-    cores = _cores()
+    own = cores()
     try:
-        os.sched_setaffinity(pid, set(cores[slot::jobs]) or {cores[slot % len(cores)]})
+        os.sched_setaffinity(pid, set(own[slot::jobs]) or {own[slot % len(own)]})
     except ProcessLookupError:  # it has ended already, as its status will tell
         pass

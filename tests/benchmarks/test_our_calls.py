@@ -21,8 +21,9 @@ def test_both_ways_through_time_find_the_same():
     np.testing.assert_array_equal(nbest[:, 0], tags)
 
 
-def test_a_taggers_epoch_trains_and_its_problem_is_of_the_first_weights():
-    calls = our_tagger.calls(None, "random", 8, 64, "float32")
+@pytest.mark.parametrize("devices", [1, 2])
+def test_a_taggers_epoch_trains_and_its_problem_is_of_the_first_weights(devices):
+    calls = our_tagger.calls(None, "random", 8, 64, "float32", devices)
     problem, first = calls["problem"](), calls["loss"]()
     before = jax.tree.map(np.array, calls["parameters"]())
     assert sum(len(lengths) for _, _, lengths in problem["train"]) == 400

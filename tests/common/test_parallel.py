@@ -1,5 +1,8 @@
 """One device and eight: arrays there and back, the same step, errors that help."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -14,6 +17,7 @@ from common.parallel import Devices, fast_bfloat16, local_devices, tell_choices
 from common.training import TrainingConfig, choose_dtype
 from tests.toy import TX, assert_same, compiled_step, make_data, make_state
 
+ROOT = Path(__file__).parents[2]
 COUNTS = (1, 8)
 KEY, ORDER = jax.random.key(0), epoch_order(1, 0, 40)
 
@@ -100,6 +104,34 @@ def test_more_devices_than_there_are():
     with pytest.raises(InputError, match="--devices=9: this machine has 8; 0 means all"):
         local_devices(9)
     assert local_devices(0).count == local_devices(8).count == 8
+
+
+DIVIDE = """
+import sys
+from common import parallel
+from common.errors import InputError
+
+parallel.cores = lambda: [0, 1, 2]
+try:
+    print(parallel.local_devices(int(sys.argv[1])).describe())
+except InputError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize(
+    "count, answer",
+    [
+        (0, "1 x cpu"),
+        (2, "2 x cpu"),
+        (4, "--devices=4: this machine has 3 cores, at most a device each; 0 means one of all"),
+    ],
+)
+def test_a_cpu_is_divided_before_jax_starts(count, answer):
+    environment = os.environ | {"XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", DIVIDE, str(count)]
+    found = subprocess.check_output(command, cwd=ROOT, env=environment, text=True)
+    assert found.strip() == answer
 
 
 def test_batch_that_does_not_divide():
