@@ -98,9 +98,9 @@ def recur(
     padding, so that a reversed loop comes to the last token with zeros.
 
     The gradient, in reverse mode only, once, and none of `scale`, is written out. It keeps the
-    states and what the cell read, in the place of the inputs, and steps the cell again: a
-    scan's own gradient keeps every factor of every activation. That of U is one product over
-    all the steps, where a scan's adds up a matrix of U's size step by step.
+    states and, in the place of the inputs and in their type, what the cell read, and steps the
+    cell again: a scan's own gradient keeps every factor of every activation. That of U is one
+    product over all the steps, where a scan's adds up a matrix of U's size step by step.
 
     Args:
         cell: the recurrence.
@@ -121,7 +121,8 @@ def _run(cell: Cell, reverse: bool, operands: tuple[Array, ...], keep: bool) -> 
     Returns:
         The states, with `keep` all and else h alone: float32 [T + 1, B, H], of before the first
         step and after every step in the order of time.
-        What the cell read at every step, float32 [T, B, G*H], with `keep`; else the inputs.
+        What the cell read at every step, [T, B, G*H] in the type of the inputs, with `keep`; else
+        the inputs.
     """
     kernel, bias, inputs, lengths, scale = operands
     T, B, GH = inputs.shape
@@ -138,12 +139,11 @@ def _run(cell: Cell, reverse: bool, operands: tuple[Array, ...], keep: bool) -> 
         carry = tuple(jnp.where(real, new, 0) for new in cell.step(gates, carry))
         place = t if reverse else t + 1
         states = tuple(_put(states[n], place, carry[n]) for n in range(kept))
-        return carry, states, _put(rows, t, gates) if keep else rows
+        return carry, states, _put(rows, t, gates.astype(rows.dtype)) if keep else rows
 
     start = (jnp.zeros((B, H), jnp.float32),) * cell.states
     states = (jnp.zeros((T + 1, B, H), jnp.float32),) * kept
-    rows = inputs.astype(jnp.float32) if keep else inputs
-    return jax.lax.fori_loop(0, steps, step, (start, states, rows))[1:]
+    return jax.lax.fori_loop(0, steps, step, (start, states, inputs))[1:]
 
 
 def _after(states: Array, reverse: bool) -> Array:
@@ -173,11 +173,11 @@ def _recur_backward(cell: Cell, reverse: bool, saved: tuple, d_h: Array) -> tupl
         t = i if reverse else steps - 1 - i
         d_carry = (d_carry[0] + _at(d_h, t), *d_carry[1:])
         carry = tuple(_at(state, t) for state in before)
-        _, pull = jax.vjp(cell.step, _at_to_overwrite(rows, t), carry)
+        _, pull = jax.vjp(cell.step, _at_to_overwrite(rows, t).astype(jnp.float32), carry)
         real = (t < lengths)[:, None]
         d_gates, d_carry = pull(tuple(jnp.where(real, d, 0) for d in d_carry))
         by_product = multiply(d_gates[:, :PH], kernel, axis=1) * scale
-        return (d_carry[0] + by_product, *d_carry[1:]), _put(rows, t, d_gates)
+        return (d_carry[0] + by_product, *d_carry[1:]), _put(rows, t, d_gates.astype(rows.dtype))
 
     # Rows of steps that are not made still hold the inputs there, which are 0.
     start = (jnp.zeros((B, H), jnp.float32),) * cell.states
@@ -188,7 +188,7 @@ def _recur_backward(cell: Cell, reverse: bool, saved: tuple, d_h: Array) -> tupl
     # As one long list: a bias's gradient, a sum over both axes, took 34 ms of [T, B, G*H] and
     # almost nothing of [T*B, G*H] (LSTM in bfloat16, T = 32, B = 64, H = 512, one core of a Xeon).
     listed = d_inputs.reshape(T * B, GH)
-    d_bias, listed = listed.sum(axis=0), listed.astype(kernel.dtype)
+    d_bias = listed.sum(axis=0, dtype=jnp.float32)
     factor = (before[0] * scale).astype(kernel.dtype).reshape(T * B, H)
     d_kernel = jnp.dot(factor.T, listed[:, :PH])
     return d_kernel, d_bias, listed.reshape(T, B, GH), None, None
