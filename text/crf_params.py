@@ -28,8 +28,15 @@ class CRFParams(NamedTuple):
 Allowed: TypeAlias = CRFParams
 
 
+def expect_array(name: str, value: Any) -> None:
+    """ValueError for a list or a number, which has no shape and dtype."""
+    if not hasattr(value, "dtype"):
+        raise ValueError(f"{name}: expected an array, got a {type(value).__name__}")
+
+
 def expect(name: str, array: Any, shape: tuple[int, ...], kind: Any) -> None:
-    """ValueError unless `array` has this shape and kind of dtype."""
+    """ValueError unless `array` is one, of this shape and kind of dtype."""
+    expect_array(name, array)
     if array.shape != shape or not jnp.issubdtype(array.dtype, kind):
         raise ValueError(
             f"{name}: expected {kind.__name__} {list(shape)}, got {array.dtype} {list(array.shape)}"
@@ -40,6 +47,7 @@ def prepare(
     params: CRFParams, emissions: Array, lengths: Array, allowed: Allowed | None = None
 ) -> tuple[CRFParams, Array]:
     """Checked, in float32, without infinities, the padding 0 and what is not allowed out."""
+    expect_array("emissions", emissions)
     if emissions.ndim != 3 or not emissions.shape[2]:
         raise ValueError(
             f"emissions: expected [B, T, K], K at least 1, got {list(emissions.shape)}"

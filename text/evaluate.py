@@ -133,7 +133,7 @@ def evaluate(runs: Sequence[Path], changes: dict[str, Any], *, as_json: bool) ->
         say(json.dumps(scores))
         return scores
     averaged = f", {len(runs)} runs averaged" if len(runs) > 1 else ""
-    say(f"{path}{averaged}, --decode={ensemble.config.decode}")
+    say(f"{path}{averaged}")
     report.tell_facts("test", report.facts(extractor.scheme, split), ensemble.config)
-    report.tell_scores(scores, "test")
+    report.tell_scores(scores, "test", ensemble.config.decode)
     return scores

@@ -108,9 +108,9 @@ def show_test(
         )
 
 
-def tell_scores(scores: dict[str, Any], prefix: str) -> None:
-    """Print precision, recall and F1 of every scorer."""
-    say(f"\n{prefix:<32} precision  recall      F1")
+def tell_scores(scores: dict[str, Any], prefix: str, decode: str) -> None:
+    """Print precision, recall and F1 of every scorer, and how terms were decoded."""
+    say(f"\n{f'{prefix}, --decode={decode}':<32} precision  recall      F1")
     for scorer, words in SCORERS.items():
         numbers = (scores[f"{prefix}/{scorer}_{ratio}"] for ratio in ("precision", "recall", "f1"))
         say(f"{words:<32} " + "  ".join(f"{number:>8.4f}" for number in numbers))
@@ -120,7 +120,8 @@ def tell(workdir: Path, config: TextConfig, summary: dict[str, Any]) -> None:
     """Print the scores and where everything is."""
     for prefix in ("val", "test"):
         if f"{prefix}/exact_f1" in summary:
-            tell_scores(summary, prefix)
+            # `validate` in text/train.py takes best paths, whatever is asked for.
+            tell_scores(summary, prefix, "path" if prefix == "val" else config.decode)
     say(
         f"\nepoch {summary['best_epoch']} of {summary['epochs']}; "
         f"{summary['sentences_per_second']:.0f} sentences/s, "

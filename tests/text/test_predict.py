@@ -211,7 +211,8 @@ def test_runs_that_choose_terms_otherwise_are_averaged_when_told_how(runs, tmp_p
     with pytest.raises(InputError, match="another --decode than .*: give --decode, which then"):
         launch({"devices": 1, "constrained": True}, **both)
     launch({"devices": 1, "constrained": True, "decode": "terms"}, **both)
-    assert "2 runs averaged, --decode=terms" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "2 runs averaged\n" in told and "\ntest, --decode=terms " in told
 
 
 def test_standard_input_has_every_kind_of_line_end_and_no_byte_order_mark(tmp_path, monkeypatch):
