@@ -104,7 +104,7 @@ flags.DEFINE_integer("patience", None, "Epochs without improvement until an earl
 flags.DEFINE_float("dropout", None, "Before the head (cnn_b: two dense layers) [0; aspect 0.5].")
 flags.DEFINE_string("precision", None, "auto, float32 or bfloat16 [auto: by device].")
 flags.DEFINE_integer("seed", None, "Of split, order, initial weights and randomness [0].")
-flags.DEFINE(DeviceCount(), "devices", None, "Used by each process; of a CPU, its cores [all].")
+flags.DEFINE(DeviceCount(), "devices", None, "Of each process [all]; a CPU's are a core each.")
 flags.DEFINE_float("checkpoint_minutes", None, "Longest time between two checkpoints [10].")
 
 # --task=cifar

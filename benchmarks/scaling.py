@@ -2,9 +2,10 @@
 
     python -m benchmarks.scaling
 
-Devices are virtual: so many of XLA's on the same cores, in a process of their own, sharing one
-batch; what is seen is what splitting costs, not what more hardware gives, and that JAX runs the
-programs of several devices in threads of theirs, those of one in place (common/host.py). Seeds
+Devices are made of the CPU, in a process of their own, and share one batch: as `--devices` makes
+them where each has a core, and beyond as virtual ones with more threads, which shows what splitting
+costs, not what more hardware gives. JAX runs the programs of several devices in threads of theirs,
+those of one in place (common/host.py). Seeds
 are trained in one step under `vmap`, against a step for each. Dependent steps are counted in the
 program, and are what a long sentence costs on an accelerator that does all else at once. Losses of
 all ways are compared before they are timed.
@@ -21,7 +22,7 @@ from benchmarks.problems import make_problem
 from benchmarks.process import call
 from benchmarks.report import Question, Row, show_all
 from benchmarks.timing import Timer, time_sides, timer
-from common.host import prepare_host
+from common.host import cores, prepare_host
 from common.parallel import local_devices
 from text import crf
 from text.crf import CRFParams
@@ -46,12 +47,9 @@ def device_rows() -> list[Row]:
     rows: list[Row] = []
     expected, alone = None, 0.0
     for count in DEVICES:
-        flags = (
-            f"--xla_force_host_platform_device_count={count} "
-            "--xla_cpu_collective_call_terminate_timeout_seconds=600"
-        )
-        # Devices wait for one another in XLA's threads, of which there must be enough.
-        environment = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, "NPROC": str(2 * DEVICES[-1])}
+        environment = {"JAX_PLATFORMS": "cpu"}
+        if count > len(cores()):
+            environment |= virtual(count)
         point = "benchmarks.scaling:devices_point"
         losses, seconds = call(point, count, DEVICES_BATCH, environment=environment).value
         expected, alone = expected or losses, alone or seconds
@@ -60,6 +58,16 @@ def device_rows() -> list[Row]:
         sides = {"athanor": seconds / DEVICES_BATCH, "1 device": alone / DEVICES_BATCH}
         rows.append(Row(f"devices {count}", sides))
     return rows
+
+
+def virtual(count: int) -> dict[str, str]:
+    """The environment of more devices than cores."""
+    flags = (
+        f"--xla_force_host_platform_device_count={count} "
+        "--xla_cpu_collective_call_terminate_timeout_seconds=600"
+    )
+    # Devices wait for one another in XLA's threads, of which there must be enough.
+    return {"XLA_FLAGS": flags, "NPROC": str(2 * count)}
 
 
 def batch_rows(make: Callable[[int], our_steps.Task]) -> list[Row]:

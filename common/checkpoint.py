@@ -204,8 +204,8 @@ class Checkpoints:
         sys.unraisablehook = _ignore  # of coroutines that orbax leaves
         raise InputError(
             f"no checkpoint in {folders} can be read as this run's model: either it is damaged or "
-            "config.json was changed, or another version made it (summary.json has the commit); "
-            f"{remedy}restore the folder from a copy"
+            f"config.json was changed; {remedy}restore the folder from a copy; if another version "
+            "made it, use that version, or train again"
         )
 
     def _try_read(self, place: Place, like: TrainState) -> tuple[TrainState, dict[str, Any]] | None:

@@ -6,6 +6,7 @@ gathers its own examples. Of several processes (common/processes.py) each holds 
 what belongs to its own devices.
 """
 
+import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -149,19 +150,23 @@ class Devices:
 
 
 def local_devices(count: int = 0) -> Devices:
-    """The first `count` devices of every process, all of them for 0; a CPU's cores are divided.
+    """The first `count` devices of every process, all of them for 0.
 
-    Called before anything runs on a device: JAX starts here, after `prepare_host`.
-    InputError if there are not so many.
+    Called before anything runs on a device: JAX starts here, after `prepare_host`. A CPU is one
+    device, or as many as are asked for (`_divide_cpu`).
+
+    Raises:
+        InputError: there are not so many.
     """
     prepare_host()
-    _divide_cpu(count)
+    most = _divide_cpu(count)
     found = jax.local_devices()
     if count < 0 or count > len(found):
-        has = f"{len(found)}; 0 means all"
+        has = f"this machine has {len(found)}; 0 means all"
         if found[0].platform == "cpu" and len(found) == 1:
-            has = f"{len(cores())} cores, at most a device each; 0 means one of all"
-        raise InputError(f"--devices={count}: this machine has {has}")
+            parts = f", or up to {most} of a core each" if most > 1 else ""
+            has = f"a CPU is one device{parts}; leave --devices out, or give --devices=1"
+        raise InputError(f"--devices={count}: {has}")
     devices: list[jax.Device] = []
     for index in range(processes.process_count()):
         own = [device for device in jax.devices() if device.process_index == index]
@@ -170,18 +175,26 @@ def local_devices(count: int = 0) -> Devices:
     return Devices(tuple(devices))
 
 
-def _divide_cpu(parts: int) -> None:
-    """Let JAX make so many devices of a CPU that has as many cores, unless it has started.
+def _divide_cpu(count: int) -> int:
+    """Let JAX make `count` devices of a CPU; returns how many it could be, one for each core.
 
-    Each computes in a thread of its own, and they wait for one another only where the batch is
-    summed over. Two cores of an EPYC, laptop14, GloVe, batch 64: an epoch of a BiLSTM-CRF with
-    128 units takes 0.83 s on one device and 0.61 to 0.69 on two, with 32 units 0.16 to 0.18 and
-    0.14 to 0.15; with 512 units both take as long. With batch 16 and 32 units two take a third
-    longer, and a classifier's step half as long again to twice as long.
+    A choice already in XLA_FLAGS stands. Processes that were joined have one each: joining them
+    started JAX.
+
+    Each device computes in a thread of its own, and they wait for one another only where the
+    batch is summed over; there are as many threads, so the last to come finds one. Two cores of an
+    EPYC, laptop14, GloVe, batch 64: an epoch of a BiLSTM-CRF with 128 units takes 0.83 s on one
+    device and 0.61 to 0.69 on two, with 32 units 0.16 to 0.18 and 0.14 to 0.15; with 512 units
+    both take as long. With batch 16 and 32 units two take a third longer, a classifier's step half
+    as long again to twice as long. And programs of several devices are compiled anew at every
+    start: `pmap` cannot be told to do without oneDNN.
     """
-    if 1 < parts <= len(cores()):
-        with suppress(RuntimeError):  # JAX has started, and there are the devices that there are
-            jax.config.update("jax_num_cpu_devices", parts)
+    forced = "host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+    most = 1 if forced or processes.process_count() > 1 else len(cores())
+    if 1 < count <= most:
+        with suppress(RuntimeError):  # JAX has started: there are the devices that there are
+            jax.config.update("jax_num_cpu_devices", count)
+    return most
 
 
 def tell_choices(devices: Devices, precision: str, chunk_steps: int = 1) -> None:

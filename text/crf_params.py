@@ -31,7 +31,7 @@ Allowed: TypeAlias = CRFParams
 def expect_array(name: str, value: Any) -> None:
     """ValueError for a list or a number, which has no shape and dtype."""
     if not hasattr(value, "dtype"):
-        raise ValueError(f"{name}: expected an array, got a {type(value).__name__}")
+        raise ValueError(f"{name}: expected an array, got {type(value).__name__}")
 
 
 def expect(name: str, array: Any, shape: tuple[int, ...], kind: Any) -> None:

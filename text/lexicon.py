@@ -106,10 +106,9 @@ class Lexicon:
             vectors: looked up, of a vocabulary that begins with the training words.
             rng: draws the others.
         """
-        matrix, found = (part[: self.used_rows] for part in (vectors.matrix, vectors.found))
-        own = slice(1 + len(self.training_words))  # not those of other splits
-        known = vectors.matrix[own][vectors.found[own]]
-        deviation = known.std() if len(known) else 0.1
+        own = slice(self.used_rows)  # not those of other splits
+        matrix, found = vectors.matrix[own], vectors.found[own]
+        deviation = matrix[found].std() if found.any() else 0.1
         noise = rng.normal(scale=deviation, size=matrix.shape).astype(np.float32)
         first = np.where(found[:, None], matrix, noise)
         return np.pad(first, ((0, self.learnt_words - self.used_rows), (0, 0)))

@@ -110,7 +110,8 @@ def show_test(
 
 def tell_scores(scores: dict[str, Any], prefix: str, decode: str) -> None:
     """Print precision, recall and F1 of every scorer, and how terms were decoded."""
-    say(f"\n{f'{prefix}, --decode={decode}':<32} precision  recall      F1")
+    heading = f"{prefix}, --decode={decode}"
+    say(f"\n{heading:<32} precision  recall      F1")
     for scorer, words in SCORERS.items():
         numbers = (scores[f"{prefix}/{scorer}_{ratio}"] for ratio in ("precision", "recall", "f1"))
         say(f"{words:<32} " + "  ".join(f"{number:>8.4f}" for number in numbers))

@@ -96,7 +96,8 @@ class RecurrentWeights(nn.Module):
 class Direction(nn.Module):
     """A recurrence from left to right, or with `reverse` from right to left.
 
-    The recurrence is in float32 but for its product, which is in `dtype`. Kernels of all gates
+    The recurrence is in float32 but for its product, which is in `dtype`, and its gradient, which
+    steps again from gates rounded to `dtype`. Kernels of all gates
     are drawn at once, as Keras does: Glorot uniform, and orthogonal rows of the recurrent one.
     """
 

@@ -40,7 +40,9 @@ TASK = Task(
     metrics=METRICS,
     curves=(("loss", "loss per sentence"), ("exact_f1", "exact-span F1")),
     program=program_of,
-    light=lambda config: config.model == "birnn" and max(config.hidden_sizes) <= LIGHT_UNITS,
+    light=lambda config: (
+        config.model == "birnn" and max(config.hidden_sizes) <= LIGHT_UNITS and config.devices <= 1
+    ),
     derive=padded_accuracy,
 )
 

@@ -108,27 +108,36 @@ def test_more_devices_than_there_are():
 
 DIVIDE = """
 import sys
+import jax
+import numpy as np
 from common import parallel
 from common.errors import InputError
 
 parallel.cores = lambda: [0, 1, 2]
 try:
-    print(parallel.local_devices(int(sys.argv[1])).describe())
+    devices = parallel.local_devices(int(sys.argv[1]))
+    batch = devices.shard({"x": np.arange(6.0)})
+    total = lambda batch: jax.lax.psum(batch["x"].sum(), devices.axis_name or ())
+    print(devices.describe(), float(devices.unreplicate(devices.compile(total)(batch))))
 except InputError as error:
     print(error)
 """
+CPU_IS_ONE = "--devices={}: a CPU is one device{}; leave --devices out, or give --devices=1"
 
 
 @pytest.mark.parametrize(
-    "count, answer",
+    "count, flags, answer",
     [
-        (0, "1 x cpu"),
-        (2, "2 x cpu"),
-        (4, "--devices=4: this machine has 3 cores, at most a device each; 0 means one of all"),
+        (0, "", "1 x cpu 15.0"),
+        (2, "", "2 x cpu 15.0"),
+        (3, "", "3 x cpu 15.0"),
+        (4, "", CPU_IS_ONE.format(4, ", or up to 3 of a core each")),
+        (2, "--xla_force_host_platform_device_count=1", CPU_IS_ONE.format(2, "")),
+        (2, "--xla_force_host_platform_device_count=6", "2 x cpu 15.0"),
     ],
 )
-def test_a_cpu_is_divided_before_jax_starts(count, answer):
-    environment = os.environ | {"XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
+def test_a_cpu_is_divided_before_jax_starts(count, flags, answer):
+    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "-c", DIVIDE, str(count)]
     found = subprocess.check_output(command, cwd=ROOT, env=environment, text=True)
     assert found.strip() == answer

@@ -1,11 +1,14 @@
 """The layer table of a tagger, against counts by hand."""
 
+from pathlib import Path
+
 import pytest
 
 from text import architecture
 from text.config import make_config
 
 T, D, H, K = architecture.TOKENS, 30, 16, 3
+FROZEN = {"embeddings": "words.vec", "embedding_size": None}
 RECURRENT = 4 * H * (D + H) + 4 * H  # of one direction
 
 
@@ -13,6 +16,7 @@ RECURRENT = 4 * H * (D + H) + 4 * H  # of one direction
     "flags, params, flops",
     [
         ({}, D + 2 * RECURRENT + (2 * H + 1) * K, 2 * T * (8 * H * (D + H) + 2 * H * K)),
+        (FROZEN, 2 * RECURRENT + (2 * H + 1) * K, 2 * T * (8 * H * (D + H) + 2 * H * K)),
         (
             {"chars": "cnn", "bidirectional": False},
             D + 2 * 25 + (3 * 25 + 1) * 50 + RECURRENT + 4 * H * 50 + (H + 1) * K,
@@ -20,7 +24,9 @@ RECURRENT = 4 * H * (D + H) + 4 * H  # of one direction
         ),
     ],
 )
-def test_parameters_and_flops(tmp_path, capsys, flags, params, flops):
+def test_parameters_and_flops(tmp_path, monkeypatch, capsys, flags, params, flops):
+    monkeypatch.chdir(tmp_path)
+    Path("words.vec").write_text("word" + " 0.5" * D + "\n")
     settings = {"embeddings": "random", "embedding_size": D, "hidden_size": str(H)}
     architecture.show(make_config(settings | flags), str(tmp_path))
     table = capsys.readouterr().out

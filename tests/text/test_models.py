@@ -25,7 +25,7 @@ SMALL = SIZES | {"hidden_size": (4,), "char_size": 3, "char_features": 6}
 MEMBERS: dict[str, dict[str, Any]] = {
     "lstm": {},
     "rnn_sum": {"cell": "rnn", "merge": "sum", "hidden_size": (4, 3)},
-    "gru_one_direction": {"cell": "gru", "bidirectional": False},
+    "gru_one_direction": {"cell": "gru", "bidirectional": False, "learnt_words": 0},
     "decnn": {"encoder": "decnn"},
     "char_cnn": {"char_encoder": "cnn", "crf": True},
     "all": {"encoder": "decnn", "char_encoder": "lstm", "shape_features": True, "crf": True},
@@ -169,12 +169,22 @@ def test_frozen_embeddings_are_fixed_vectors_or_0():
     np.testing.assert_array_equal(found, kept[:, :, None] * BATCH["vectors"][BATCH["tokens"]])
 
 
-def test_word_dropout_puts_the_unknown_word():
-    model, variables = make(word_dropout=0.3)
+def test_frozen_embeddings_need_no_gradient_of_the_encoders_input():
+    def products(**options):
+        model, variables = make(**options)
+        return str(jax.make_jaxpr(partial(grad, model))(variables["params"], BATCH)).count("dot_g")
+
+    # One for each direction of the first layer.
+    assert products(learnt_words=R) - products(learnt_words=0) == 2
+
+
+@pytest.mark.parametrize("learnt_words", [R, 0])
+def test_word_dropout_puts_the_unknown_word(learnt_words):
+    model, variables = make(word_dropout=0.3, learnt_words=learnt_words)
     count = 200
     word = np.resize([1, 2, 3], (count, 1)).astype(np.int32)  # a fixed one and two learnt ones
     batch = BATCH | {"tokens": word, "lengths": np.ones(count, np.int32)}
-    unknown = batch | {"learnt": np.zeros(V, np.int32)}
+    unknown = batch | {"learnt": np.zeros(V, np.int32), "vectors": BATCH["vectors"] * 0}
     found, own, other = (
         np.asarray(run(model, variables, b, KEY, train))
         for b, train in ((batch, True), (batch, False), (unknown, False))

@@ -246,6 +246,18 @@ def test_loops_end_at_the_longest_sequence(reverse, mapped):
     assert len(made) == 2 * max(LENGTHS // 2)
 
 
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_what_the_cell_read_is_kept_in_the_inputs_type(dtype):
+    cell = CELLS["lstm"]
+    (kernel, bias, inputs), scale, _ = draw_recurrence(cell)
+    half = (jax.ShapeDtypeStruct(x.shape, dtype) for x in (kernel, inputs))
+    fn = lambda kernel, inputs: jax.vjp(  # noqa: E731
+        lambda *args: recur(cell, False, args[0], bias, args[1], LENGTHS, scale), kernel, inputs
+    )[1]
+    kept = [x.dtype for x in jax.tree.leaves(jax.eval_shape(fn, *half)) if x.shape == inputs.shape]
+    assert kept == [dtype]
+
+
 def test_lengths_beyond_the_padded_ones_and_batches_of_nothing():
     layer, variables = make(cell="lstm")
     expected = apply(layer, variables, lengths=np.full(B, T, np.int32))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -23,6 +24,17 @@ SMALL = {
     "devices": 1, "precision": "float32", "warmup_epochs": 0.0,
 }  # fmt: skip
 NOUNS = ("battery", "screen", "hard disk", "service", "food", "Wi-Fi")
+FROZEN = {"embeddings": "words.vec", "embedding_size": None}
+
+
+@pytest.fixture
+def vectors(tmp_path, monkeypatch):
+    """The file of `FROZEN`; "Wi-Fi" and "very" are in none."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(8)
+    for word in ("battery", "screen", "hard", "disk", "service", "food", "the", "no"):
+        with Path("words.vec").open("a") as file:
+            file.write(" ".join([word, *map(str, rng.normal(size=12))]) + "\n")
 
 
 def make_corpus(size=64, val=12, longest=5):
@@ -93,10 +105,12 @@ def test_an_epoch_compiles_one_step_for_each_width(tmp_path, caplog):
     "steps, flags",
     [
         (15, {"crf": True, "chars": "lstm", "cell": "gru", "hidden_size": "6,5"}),
+        (15, {"crf": True, **FROZEN}),
         (25, {"crf": False, "cell": "rnn", "merge": "sum", "tags": "io"}),
         (15, {"crf": True, "model": "decnn", "hidden_size": None, "dropout": 0.1, "tags": "bioes"}),
     ],
 )
+@pytest.mark.usefixtures("vectors")
 def test_a_step_moves_every_leaf_and_a_repeated_batch_is_learnt(tmp_path, steps, flags):
     settings = {"word_dropout": 0.1, "ema": 0.9, "schedule": "constant", "learning_rate": 2e-2}
     plan, state, _ = make(tmp_path, make_corpus(), **settings | flags)
@@ -132,17 +146,19 @@ def test_token_cross_entropy_is_summed_over_real_tokens():
 
 
 @pytest.mark.parametrize("val, select", [(12, "best"), (12, None), (0, "best")])
+@pytest.mark.usefixtures("vectors")
 def test_a_whole_run(tmp_path, kept_programs, monkeypatch, capsys, val, select):
     corpus = make_corpus(val=val)
     monkeypatch.setattr(training, "load_corpus", lambda config: corpus)
     flags = {"crf": True, "epochs": 3, "select": select, "val_fraction": 0.1 if val else 0.0}
     workdir = tmp_path / "run"
-    config = make_config(SMALL | flags)
+    config = make_config(SMALL | flags | ({} if select else FROZEN))
     summary = loop.train(
         training.begin(config, workdir, resume=False, command="python launch.py ...")
     )
     told = capsys.readouterr().out
     assert "F1 1.0000" in told and f"{val} sentences" in told and "exact span (official)" in told
+    assert ("\nval, --decode=path " in told) == bool(val) and "\ntest, --decode=terms " in told
     assert summary == json.loads((workdir / "summary.json").read_text())
     needed = {
         "task", "model", "seed", "config", "best_epoch", "test/exact_precision",
