@@ -45,7 +45,10 @@ class DeviceCount(flags.IntegerParser):
     """A number, or "all", which is 0."""
 
     def parse(self, argument: Any) -> int:
-        return 0 if argument == "all" else super().parse(argument)
+        try:
+            return 0 if argument == "all" else super().parse(argument)
+        except ValueError:
+            raise ValueError("give a number, or all") from None
 
 
 # Flags of the launcher; all others are fields of the task's configuration.

@@ -143,7 +143,7 @@ def _train_epoch(
                 if not math.isfinite(progress.sums["loss"]):
                     raise diverged(f"the loss of step {finished}", plan)
             clock.tick(len(steps))
-            bar.step(metrics.means(progress.sums), len(steps))
+            bar.step(metrics.means(progress.sums), progress.steps_per_second, len(steps))
 
     with EpochBar(title, plan.steps_per_epoch, done, plan.unit, plan.batch_size) as bar:
         clock.start()

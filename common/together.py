@@ -237,7 +237,7 @@ def _train_epoch(group: Sequence[Member], steps: StackedSteps, stop: StopRequest
                 _add_step(group, dict(zip(sums, values, strict=True)))
             made = len(next(iter(sums.values())))
             steps.clock.tick(made)
-            bar.step(_mean(group), made)
+            bar.step(_mean(group), steps.spent.steps_per_second, made)
 
     def settle() -> None:
         """Every run has its own state again, and its share of the time."""

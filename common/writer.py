@@ -183,9 +183,8 @@ class EpochBar:
     def __init__(self, title: str, total: int, done: int, unit: str, scale: float):
         """Args: total and done in steps; `scale` examples, called `unit`, make a step."""
         self._title, self._total, self._done = title, total, done
-        self._timed_from: int | None = None
         self._unit, self._scale = unit, scale
-        self._start = self._told = time.monotonic()
+        self._told = time.monotonic()
         self._bar = None
         if sys.stderr.isatty():
             from tqdm import tqdm
@@ -205,23 +204,22 @@ class EpochBar:
         if self._bar is not None:
             self._bar.close()
 
-    @property
-    def rate(self) -> float:
-        """Examples per second since the first steps, which may compile, were done."""
-        steps = 0 if self._timed_from is None else self._done - self._timed_from
-        return steps * self._scale / max(time.monotonic() - self._start, 1e-9)
+    def step(self, means: dict[str, float], steps_per_second: float, count: int = 1) -> None:
+        """`count` more steps, together.
 
-    def step(self, means: dict[str, float], count: int = 1) -> None:
-        """`count` more steps, together; `means` are of the epoch so far."""
+        Args:
+            means: of the epoch so far.
+            steps_per_second: without those that compile; 0 where no other was made.
+            count: how many steps.
+        """
         self._done += count
-        if self._timed_from is None:
-            self._timed_from, self._start = self._done, time.monotonic()
         shown = ", ".join(f"{name} {value:.4f}" for name, value in means.items())
-        shown += f", {self.rate:.0f} {self._unit}/s"
+        if steps_per_second:
+            shown += f", {steps_per_second * self._scale:.0f} {self._unit}/s"
         if self._bar is not None:
             self._bar.set_postfix_str(shown, refresh=False)
             self._bar.update(count)
-        elif self.rate and time.monotonic() - self._told > PLAIN_SECONDS:
+        elif steps_per_second and time.monotonic() - self._told > PLAIN_SECONDS:
             self._told = time.monotonic()
-            left = (self._total - self._done) * self._scale / self.rate
+            left = (self._total - self._done) / steps_per_second
             say(f"{self._title} step {self._done}/{self._total} {shown}, {left:.0f} s left")

@@ -180,7 +180,8 @@ def check_config(config: TextConfig) -> None:
     for name in ("embedding_dropout", "recurrent_dropout", "word_dropout"):
         check_rate(name, getattr(config, name))
     check_range("--max_length", config.max_length, 0)
-    check_range("--embedding_size", config.embedding_size or 1, 1, WIDEST)
+    if config.embedding_size is not None:
+        check_range("--embedding_size", config.embedding_size, 1, WIDEST)
     sizes = (config.hidden_size or HIDDEN_SIZE).split(",")
     if not all(re.fullmatch("0*[1-9][0-9]{0,4}", size) for size in sizes):  # below WIDEST
         raise InputError(

@@ -12,7 +12,8 @@ and the probability of y is exp(score - log_partition). Every function takes a b
 
 and computes in float32 whatever the emissions are. Shapes are checked when tracing; that
 lengths lie in [0, T] and tags in [0, K) cannot be, and is the caller's promise. Scores of
-minus infinity are legal everywhere and leave the gradients finite.
+minus infinity are legal everywhere and leave the gradients finite; what is not a number at a real
+step makes the loss and the probabilities of its sentence not a number either.
 """
 
 from functools import partial
@@ -210,8 +211,8 @@ def decode_nbest(
         [B, n]. Where there are fewer than n paths the rest have tags 0 and score minus
         infinity; a sentence of length 0 has one path.
     """
-    if n < 1:
-        raise ValueError(f"n: expected at least 1, got {n}")
+    if not isinstance(n, int) or n < 1:
+        raise ValueError(f"n: expected a whole number of at least 1, got {n}")
     params, emissions = prepare(params, emissions, lengths, allowed)
     B, _, K = emissions.shape
     last, history, offset = forward(partial(best, n=n), n, params, emissions, lengths)

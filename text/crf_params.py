@@ -47,6 +47,9 @@ def prepare(
     params: CRFParams, emissions: Array, lengths: Array, allowed: Allowed | None = None
 ) -> tuple[CRFParams, Array]:
     """Checked, in float32, without infinities, the padding 0 and what is not allowed out."""
+    for name, value in (("params", params), ("allowed", allowed)):
+        if not isinstance(value, CRFParams | None):
+            raise ValueError(f"{name}: expected CRFParams, got {type(value).__name__}")
     expect_array("emissions", emissions)
     if emissions.ndim != 3 or not emissions.shape[2]:
         raise ValueError(
@@ -70,4 +73,4 @@ def prepare(
 
 def reachable_or_infinite(scores: Array) -> Array:
     """Scores, minus infinity for those that something disallowed is part of."""
-    return jnp.where(scores > DISALLOWED / 2, scores, -jnp.inf)
+    return jnp.where(scores <= DISALLOWED / 2, -jnp.inf, scores)

@@ -403,6 +403,19 @@ def test_empty_batches_and_empty_sentences(shape, method):
     assert np.isfinite(found["decode"][1]).all()
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("method", ["scan", "parallel"])
+def test_what_is_no_number_at_a_real_step_is_no_small_loss(method, bad):
+    params, emissions, tags, _ = make_problem(24, 3)
+    lengths = np.full(len(tags), tags.shape[1])
+    expected = np.array(crf.loss(params, emissions, tags, lengths, method=method))
+    emissions[2, 1, (tags[2, 1] + 1) % 3] = bad  # not of the gold path
+    found = np.array(crf.loss(params, emissions, tags, lengths, method=method))
+    assert np.isnan(found[2]) or found[2] == np.inf
+    np.testing.assert_array_equal(np.delete(found, 2), np.delete(expected, 2))
+    assert not np.isfinite(crf.log_partition(params, emissions, lengths, method=method))[2]
+
+
 GOOD = dict(zip(("params", "emissions", "tags", "lengths"), make_problem(20, 3), strict=True))
 
 
@@ -419,9 +432,12 @@ GOOD = dict(zip(("params", "emissions", "tags", "lengths"), make_problem(20, 3),
         ("loss", {"emissions": 1.0}, "emissions: expected an array, got float"),
         ("score", {"lengths": np.zeros(6, int)}, r"lengths: .*\[7\], got int64 \[6\]"),
         ("score", {"lengths": np.ones((7, 5), bool)}, "lengths: expected integer.*got bool"),
+        ("decode_nbest", {"n": 2.5}, "n: expected a whole number of at least 1, got 2.5"),
+        ("decode", {"params": tuple(GOOD["params"])}, "params: expected CRFParams, got tuple"),
+        ("decode", {"allowed": np.ones((3, 3), bool)}, "allowed: expected CRFParams, got ndarray"),
         ("decode", {"allowed": make_allowed(2)}, r"allowed.transitions: .*\[3, 3\], got bool \[2"),
         ("decode", {"allowed": GOOD["params"]}, "allowed.transitions: expected bool"),
-        ("decode_nbest", {"n": 0}, "n: expected at least 1, got 0"),
+        ("decode_nbest", {"n": 0}, "n: expected a whole number of at least 1, got 0"),
         ("marginals", {"method": "fast"}, "expected one of auto, scan, parallel, got 'fast'"),
         ("log_probability_of", {"possible": np.ones((7, 5), bool)}, r"possible: .*\[7, 5, 3\]"),
     ],
