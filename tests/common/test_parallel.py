@@ -129,7 +129,6 @@ CPU_IS_ONE = "--devices={}: a CPU is one device{}; leave --devices out, or give 
     "count, flags, answer",
     [
         (0, "", "1 x cpu 15.0"),
-        (2, "", "2 x cpu 15.0"),
         (3, "", "3 x cpu 15.0"),
         (4, "", CPU_IS_ONE.format(4, ", or up to 3 of a core each")),
         (2, "--xla_force_host_platform_device_count=1", CPU_IS_ONE.format(2, "")),
