@@ -1,13 +1,11 @@
 """`--mode=describe`: the layer table of a tagger and its structure as a picture."""
 
-from functools import partial
-
 import numpy as np
 
 from common.describe import describe
 from common.structure import show_structure
 from text.config import TextConfig
-from text.embeddings import look_up, parse_sources, source_dimension
+from text.embeddings import parse_sources, source_dimension
 from text.extractor import EMBEDDING_SIZE, make_config_lexicon, make_extractor, smallest_batch
 from text.packed_vectors import PackedVectors
 from text.vocab import Vocabulary
@@ -26,9 +24,7 @@ def show(config: TextConfig, workdir: str | None) -> None:
         else source_dimension(source)
         for source in parse_sources(config.embeddings)
     )
-    nothing = partial(look_up, "nothing", rows={}, table=[], dimension=dimension)
-    vectors = PackedVectors(dimension, (nothing,) if dimension else ())
-    lexicon = make_config_lexicon(config, Vocabulary(()), vectors)
+    lexicon = make_config_lexicon(config, Vocabulary(()), PackedVectors(dimension, ()))
     model = make_extractor(config, lexicon).model
     batch = smallest_batch(lexicon) | {"tokens": np.zeros((1, TOKENS), np.int32)}
     rows = describe(model, batch, train=False)

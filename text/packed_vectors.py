@@ -89,9 +89,9 @@ class PackedVectors:
         """
         words = tuple(words)
         if not self._parts:
-            empty = np.zeros((len(words), 0), np.float32)
+            zeros = np.zeros((len(words), self.dimension), np.float32)
             none = np.zeros(len(words), bool)
-            return Vectors("random", words, empty, none, none)
+            return Vectors("random", words, zeros, none, none)
         return concatenate([part(words) for part in self._parts])
 
 

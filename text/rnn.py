@@ -97,8 +97,8 @@ class Direction(nn.Module):
     """A recurrence from left to right, or with `reverse` from right to left.
 
     The recurrence is in float32 but for its product, which is in `dtype`, and its gradient, which
-    steps again from gates rounded to `dtype`. Kernels of all gates
-    are drawn at once, as Keras does: Glorot uniform, and orthogonal rows of the recurrent one.
+    steps again from gates rounded to `dtype`. Kernels of all gates are drawn at once, as Keras
+    does: Glorot uniform, and orthogonal rows of the recurrent one.
     """
 
     cell: str

@@ -5,6 +5,7 @@ import pytest
 from common.errors import InputError
 from common.study import BUDGETS, VECTORS, check_study, resolve_arms
 from text import corpora
+from text.config import make_config
 from text.studies import STUDIES, TASK
 
 SEMEVAL = {"data_dir": "somewhere"}
@@ -58,3 +59,11 @@ def test_the_reports_are_there():
     assert set(BY_NAME) >= {"B-birnn", "B-deep", "B-crf"}
     assert set(BY_NAME) >= {"embeddings", "tags", "crf", "characters", "train-sentences"}
     assert len(BY_NAME) == len(STUDIES)
+
+
+@pytest.mark.parametrize(
+    "flags, light",
+    [({}, True), ({"devices": 1}, True), ({"devices": 2}, False), ({"hidden_size": "512"}, False)],
+)
+def test_light_runs_leave_a_core_idle(flags, light):
+    assert TASK.light(make_config(flags)) == light
