@@ -89,6 +89,9 @@ def check(shape: tuple[int, int, int], sides: Mapping[str, Side]) -> str:
         assert (paths[:, 0].sum(axis=1).argmax(-1) == tags[:, 0]).all()
     if PARALLEL in sides:
         np.testing.assert_allclose(sides[PARALLEL].call("marginals"), marginals, atol=2e-3)
+        np.testing.assert_allclose(
+            sides[PARALLEL].call("Viterbi")[1], ours.call("Viterbi")[1], rtol=1e-5
+        )
     return "; ".join(notes)
 
 

@@ -38,10 +38,7 @@ def gradient(B: int, T: int, K: int, method: str) -> Callable[[], tuple]:
 
 def scan_calls(B: int, T: int, K: int) -> dict[str, Callable]:
     """Step by step through time."""
-    operations: dict[str, Callable] = {
-        "Viterbi": crf.decode,
-        "marginals": partial(crf.marginals, method="scan"),
-    }
+    operations = decoding("scan")
     if K <= NBEST_TAGS and T <= NBEST_LENGTH:
         operations[f"{PATHS}-best"] = partial(crf.decode_nbest, n=PATHS)
     return make_calls((B, T, K), "scan", operations)
@@ -49,8 +46,15 @@ def scan_calls(B: int, T: int, K: int) -> dict[str, Callable]:
 
 def parallel_calls(B: int, T: int, K: int) -> dict[str, Callable]:
     """All steps at once: what `method="parallel"` is for."""
-    marginals = partial(crf.marginals, method="parallel")
-    return make_calls((B, T, K), "parallel", {"marginals": marginals})
+    return make_calls((B, T, K), "parallel", decoding("parallel"))
+
+
+def decoding(method: str) -> dict[str, Callable]:
+    """Operations of (parameters, emissions, lengths) that go through time in both ways."""
+    return {
+        "Viterbi": partial(crf.decode, method=method),
+        "marginals": partial(crf.marginals, method=method),
+    }
 
 
 def make_calls(

@@ -24,18 +24,26 @@ from jax import Array, lax
 
 from common.parallel import default_is_cpu
 from text.crf_params import DISALLOWED, Allowed, CRFParams, expect, prepare, reachable_or_infinite
-from text.crf_recursion import best, best_indices, best_paths, forward, forward_parallel, log_sum
+from text.crf_recursion import (
+    best,
+    best_indices,
+    best_path_parallel,
+    best_paths,
+    forward,
+    forward_parallel,
+    log_sum,
+)
 
 # Where "auto" goes through time in parallel, on accelerators only: fewer dependent steps, but K
-# times the arithmetic, and a program that takes longer to compile. Loss and gradient on an H200, 64
-# sentences of 3 tags: of 80 steps 1.2 ms one by one and 0.17 in parallel, compiled in 2 and 8 s;
-# of 256 steps 3.7 and 0.16, compiled in 2 and 13; of 1,024 steps 15 and 0.3. So from 256 steps on
-# the compilation has paid after some 3,000 calls. With 16 tags and 256 steps it takes 37 s, and a
-# call 0.8 ms. On two CPU cores the parallel way wins where little is to be done (1 sentence of 80
-# or 128 steps and 3 tags: by a quarter), and loses elsewhere: by 2 to 6 times from 1,024 steps on,
-# by 9 with 64 sentences of 80 steps, by 50 with 16 tags (docs/performance.md).
-PARALLEL_MIN_LENGTH = 256
-PARALLEL_MAX_TAGS = 8
+# times the arithmetic, and a program that takes longer to compile. On an H100 that other
+# measurements shared, 64 sentences, milliseconds one by one and in parallel, loss and gradient /
+# decoding: 16 steps of 3 tags 0.54 and 0.21 / 0.67 and 0.24, 80 steps 1.4 and 0.14 / 2.2 and 0.08,
+# 256 steps 4.4 and 0.19 / 6.9 and 0.05; 80 steps of 16 tags 3.0 and 0.49 / 1.2 and 0.14. Compiling
+# took 1 to 1.5 s and 2 to 3, with 16 tags 2 to 3 and 6 to 9. On two CPU cores the parallel way wins
+# up to twofold where little is to be done (loss and gradient of 1 sentence of 128 steps, or of 4
+# of 16), and loses elsewhere (docs/performance.md).
+PARALLEL_MIN_LENGTH = 16
+PARALLEL_MAX_TAGS = 16
 METHODS = ("auto", "scan", "parallel")
 
 
@@ -174,7 +182,12 @@ def marginals(
 
 
 def decode(
-    params: CRFParams, emissions: Array, lengths: Array, *, allowed: Allowed | None = None
+    params: CRFParams,
+    emissions: Array,
+    lengths: Array,
+    *,
+    allowed: Allowed | None = None,
+    method: str = "auto",
 ) -> tuple[Array, Array]:
     """The best tags and their score: the Viterbi algorithm (Rabiner 1989).
 
@@ -183,12 +196,14 @@ def decode(
         emissions: [B, T, K].
         lengths: [B].
         allowed: choose among these paths only.
+        method: as for `log_partition`; of paths as good, one may choose another than the other.
 
     Returns:
         tags int32 [B, T], 0 in the padding, and score float32 [B]. Where no path is allowed
         the tags are all 0 and the score is minus infinity.
     """
-    tags, scores = decode_nbest(params, emissions, lengths, 1, allowed=allowed)
+    params, emissions = prepare(params, emissions, lengths, allowed)
+    tags, scores = _decode(params, emissions, lengths, 1, method)
     return tags[:, 0], scores[:, 0]
 
 
@@ -214,15 +229,7 @@ def decode_nbest(
     if not isinstance(n, int) or n < 1:
         raise ValueError(f"n: expected a whole number of at least 1, got {n}")
     params, emissions = prepare(params, emissions, lengths, allowed)
-    B, _, K = emissions.shape
-    last, history, offset = forward(partial(best, n=n), n, params, emissions, lengths)
-    ends = (last + params.end[None, :, None]).reshape(n * K, B)  # index: rank * K + tag
-    scores = reachable_or_infinite(best(ends, n) + offset[None])  # [n, B]
-    no_steps = jnp.array([0.0] + [-jnp.inf] * (n - 1))[:, None]
-    scores = jnp.where(lengths[None] > 0, scores, no_steps)
-    tags = best_paths(params, best_indices(ends, n), history, lengths)  # [T, n, B]
-    tags = jnp.where(scores > -jnp.inf, tags, 0)
-    return tags.transpose(2, 1, 0), scores.T
+    return _decode(params, emissions, lengths, n, "scan")
 
 
 def _score(params: CRFParams, emissions: Array, tags: Array, lengths: Array) -> Array:
@@ -244,18 +251,44 @@ def _score(params: CRFParams, emissions: Array, tags: Array, lengths: Array) -> 
 
 def _log_partition(params: CRFParams, emissions: Array, lengths: Array, method: str) -> Array:
     """`log_partition` after `prepare`."""
+    if _is_parallel(method, emissions):
+        last, offset, _ = forward_parallel(log_sum, params, emissions, lengths)
+    else:
+        last, _, offset = forward(log_sum, 1, params, emissions, lengths)
+    totals = log_sum(last[0] + params.end[:, None])[0] + offset
+    return jnp.where(lengths > 0, reachable_or_infinite(totals), 0.0)
+
+
+def _decode(
+    params: CRFParams, emissions: Array, lengths: Array, n: int, method: str
+) -> tuple[Array, Array]:
+    """`decode_nbest` after `prepare`; several only step by step."""
+    B, T, K = emissions.shape
+    reduce = partial(best, n=n)
+    if _is_parallel(method, emissions):
+        last, offset, rounds = forward_parallel(reduce, params, emissions, lengths)
+        trace = partial(best_path_parallel, rounds, T)
+    else:
+        last, history, offset = forward(reduce, n, params, emissions, lengths)
+        trace = partial(best_paths, params, history)
+    ends = (last + params.end[None, :, None]).reshape(n * K, B)  # index: rank * K + tag
+    scores = reachable_or_infinite(best(ends, n) + offset[None])  # [n, B]
+    no_steps = jnp.array([0.0] + [-jnp.inf] * (n - 1))[:, None]
+    scores = jnp.where(lengths[None] > 0, scores, no_steps)
+    tags = trace(best_indices(ends, n), lengths)  # [T, n, B]
+    tags = jnp.where(scores > -jnp.inf, tags, 0)
+    return tags.transpose(2, 1, 0), scores.T
+
+
+def _is_parallel(method: str, emissions: Array) -> bool:
+    """Whether to go through time in parallel; ValueError for an unknown method."""
     if method not in METHODS:
         raise ValueError(f"method: expected one of {', '.join(METHODS)}, got {method!r}")
     _, T, K = emissions.shape
     if method == "auto":
         long = T >= PARALLEL_MIN_LENGTH and K <= PARALLEL_MAX_TAGS
-        method = "parallel" if long and not default_is_cpu() else "scan"
-    if method == "parallel" and T:
-        last, offset = forward_parallel(log_sum, params, emissions, lengths)
-    else:
-        last, _, offset = forward(log_sum, 1, params, emissions, lengths)
-    totals = log_sum(last[0] + params.end[:, None])[0] + offset
-    return jnp.where(lengths > 0, reachable_or_infinite(totals), 0.0)
+        return long and not default_is_cpu()
+    return method == "parallel" and T > 0
 
 
 def _centred(emissions: Array) -> Array:

@@ -72,7 +72,7 @@ def everything(params, emissions, tags, lengths, possible, allowed, method):
         "marginals": crf.marginals(*batch, **how),
         "path": crf.path_log_probability(*tagged, **how),
         "possible": crf.log_probability_of(*batch, possible, **how),
-        "decode": crf.decode(*batch, allowed=allowed),
+        "decode": crf.decode(*batch, **how),
         "nbest": crf.decode_nbest(*batch, 7, allowed=allowed),
     }
 
@@ -258,13 +258,14 @@ def test_parallel_equals_scan(allowed):
 
 @pytest.mark.parametrize(
     "on_cpu, T, K, parallel",
-    [(True, 5000, 2, False), (False, 256, 8, True), (False, 255, 8, False), (False, 256, 9, False)],
+    [(True, 5000, 2, False), (False, 16, 16, True), (False, 15, 3, False), (False, 16, 17, False)],
 )
 def test_auto_goes_by_device_length_and_tags(monkeypatch, on_cpu, T, K, parallel):
     monkeypatch.setattr(crf, "default_is_cpu", lambda: on_cpu)
     params, emissions, _, lengths = make_problem(0, K, np.array([3]), T)
-    program = str(jax.make_jaxpr(crf.log_partition)(params, emissions, lengths))
-    assert ("scan[" not in program) == parallel
+    for operation in (crf.log_partition, crf.decode):
+        program = str(jax.make_jaxpr(operation)(params, emissions, lengths))
+        assert ("scan[" not in program) == parallel
 
 
 def make_large(T):
