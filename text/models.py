@@ -28,7 +28,8 @@ from jax import Array
 from common.config import check_choice
 from common.layers import Dropout
 from text.crf import CRFParams
-from text.rnn import RNN, Direction, real_steps
+from text.recurrence import run_directions
+from text.rnn import CELLS, RNN, Direction, real_steps
 
 # Rows of mean square 1/D, so that an embedding's length does not depend on its size.
 EMBEDDING_INIT = nn.initializers.variance_scaling(1.0, "fan_out", "uniform")
@@ -144,9 +145,10 @@ class CharLSTM(nn.Module):
         x, real = embed_chars(self, chars)
         lengths = real.sum(axis=(1, 2))
         direction = partial(Direction, "lstm", self.char_features // 2, dtype=self.dtype)
-        forward = direction(name="forward")(x, lengths, False)[1]
-        backward = direction(reverse=True, name="backward")(x, lengths, False)[1]
-        return jnp.concatenate([forward, backward], axis=-1).astype(self.dtype)
+        operands = [direction(name=name)(x, lengths, False) for name in ("forward", "backward")]
+        forward, backward = run_directions(CELLS["lstm"], operands, lengths)  # [W, N, H]
+        last = forward[jnp.maximum(lengths - 1, 0), jnp.arange(len(lengths))]
+        return jnp.concatenate([last, backward[0]], axis=-1).astype(self.dtype)
 
 
 def embed_chars(encoder: CharCNN | CharLSTM, chars: Array) -> tuple[Array, Array]:

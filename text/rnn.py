@@ -24,7 +24,7 @@ from jax import Array
 
 from common.config import check_choice
 from common.layers import Dropout
-from text.recurrence import Carry, Cell, recur
+from text.recurrence import Carry, Cell, Operands, run_directions
 
 
 def step_rnn(gates: Array, carry: Carry) -> Carry:
@@ -94,7 +94,7 @@ class RecurrentWeights(nn.Module):
 
 
 class Direction(nn.Module):
-    """A recurrence from left to right, or with `reverse` from right to left.
+    """The weights of a recurrence in one direction, and what it reads with them.
 
     The recurrence is in float32 but for its product, which is in `dtype`, and its gradient, which
     steps again from gates rounded to `dtype`. Kernels of all gates are drawn at once, as Keras
@@ -103,14 +103,13 @@ class Direction(nn.Module):
 
     cell: str
     features: int
-    reverse: bool = False
     recurrent_dropout: float = 0.0
     dtype: Any = jnp.float32
     axis_name: str | None = None
 
     @nn.compact
-    def __call__(self, x: Array, lengths: Array, train: bool) -> tuple[Array, Array]:
-        """Outputs [B, T, H], and the hidden state after the last step, float32 [B, H]."""
+    def __call__(self, x: Array, lengths: Array, train: bool) -> Operands:
+        """Of x [B, T, D] and int32 [B], whatever the direction."""
         cell = CELLS[check_choice("--cell", self.cell, CELLS)]
         B, T, D = x.shape
         H, PH = self.features, len(cell.biases) * self.features
@@ -131,9 +130,7 @@ class Direction(nn.Module):
         dropout = Dropout(self.recurrent_dropout, self.axis_name, name="recurrent_dropout")
         scale = dropout(jnp.ones((B, H)), train)
         inputs = inputs.reshape(T, B, inputs.shape[-1])
-        h = recur(cell, self.reverse, kernel.astype(self.dtype), bias, inputs, lengths, scale)
-        last = h[0] if self.reverse else h[jnp.maximum(lengths - 1, 0), jnp.arange(B)]
-        return h.swapaxes(0, 1).astype(self.dtype), last
+        return Operands(kernel.astype(self.dtype), bias, inputs, scale)
 
 
 class RNN(nn.Module):
@@ -174,16 +171,15 @@ class RNN(nn.Module):
             InputError: the cell or the merge does not exist.
         """
         merge = MERGES[check_choice("--merge", self.merge, MERGES)]
-        outputs = []
-        for name in ("forward", "backward") if self.bidirectional else ("forward",):
-            direction = Direction(
-                self.cell,
-                self.features,
-                reverse=name == "backward",
-                recurrent_dropout=self.recurrent_dropout,
-                dtype=self.dtype,
-                axis_name=self.axis_name,
-                name=name,
-            )
-            outputs.append(direction(x, lengths, train)[0])
-        return merge(outputs)
+        direction = partial(
+            Direction,
+            self.cell,
+            self.features,
+            self.recurrent_dropout,
+            self.dtype,
+            self.axis_name,
+        )
+        names = ("forward", "backward") if self.bidirectional else ("forward",)
+        operands = [direction(name=name)(x, lengths, train) for name in names]
+        states = run_directions(CELLS[self.cell], operands, lengths)
+        return merge([h.swapaxes(0, 1).astype(self.dtype) for h in states])

@@ -16,7 +16,7 @@ from common.layers import dropped_bytes
 from common.parallel import local_devices
 from common.state import count_parameters
 from text.recurrence import multiply, recur
-from text.rnn import CELLS, RNN, Direction
+from text.rnn import CELLS, RNN
 
 KEY = jax.random.key(0)
 B, T, D, H = 5, 6, 3, 4
@@ -226,6 +226,28 @@ def test_mapped_batches_get_the_numbers_of_each_alone(reverse):
     jax.tree.map(check_close, found, expected)
 
 
+@pytest.mark.parametrize("cell", CELLS)
+def test_an_accelerators_one_loop_of_both_directions_gives_their_numbers(monkeypatch, cell):
+    layer, variables = make(cell=cell, recurrent_dropout=0.3)
+    scale = RNG.normal(size=(B, T, 2 * H)).astype(np.float32)
+
+    def compute(lengths):
+        def weighed(variables, x):
+            h = layer.apply(variables, x, lengths, True, rngs={"dropout": KEY})
+            return (h * scale).sum(), h
+
+        fn = jax.jit(jax.grad(weighed, (0, 1), has_aux=True)).lower(variables, X)
+        return fn.as_text().count("stablehlo.while"), fn.compile()(variables, X)
+
+    lengths = np.array([T, 0, 1, T + 3, 2], np.int32)
+    loops, expected = compute(lengths)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    fewer, found = compute(lengths)
+    assert loops - fewer == 2  # forward and back; others draw the dropout
+    check_close = partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
+    jax.tree.map(check_close, found, expected)
+
+
 @pytest.mark.parametrize("mapped", [False, True])
 @pytest.mark.parametrize("reverse", [False, True])
 def test_loops_end_at_the_longest_sequence(reverse, mapped):
@@ -389,10 +411,10 @@ def test_carry_is_float32():
         "recurrent": {"kernel": np.zeros((H, 4 * H))},
     }
     x, lengths = np.zeros((1, 1024, D), np.float32), np.array([1024], np.int32)
-    layer = Direction("lstm", H, dtype=jnp.bfloat16)
-    output, last = jax.jit(layer.apply, static_argnums=3)({"params": params}, x, lengths, False)
-    assert (output.dtype, last.dtype) == (jnp.bfloat16, jnp.float32)
-    np.testing.assert_allclose(last, np.tanh(1.0), rtol=1e-3)
+    layer = RNN("lstm", H, bidirectional=False, dtype=jnp.bfloat16)
+    output = jax.jit(layer.apply)({"params": {"forward": params}}, x, lengths)
+    assert output.dtype == jnp.bfloat16
+    np.testing.assert_allclose(output[0, -1].astype(np.float32), np.tanh(1.0), rtol=4e-3)
 
 
 def test_no_rank_is_promoted():
