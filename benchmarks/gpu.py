@@ -13,7 +13,7 @@ from benchmarks.device import find_device
 from benchmarks.report import Question, show_all
 
 SHAPES = ((64, 80, 3), (16, 1024, 3))
-HIDDEN, BATCH = 128, 64  # of the tagger
+HIDDEN, BATCH = (128, 512), 64  # of the tagger
 
 
 def question(data_dir: str | None = None, embeddings: str = "glove") -> Question:
@@ -34,12 +34,17 @@ def question(data_dir: str | None = None, embeddings: str = "glove") -> Question
         )
         for name in classifier.NAMES
     }
-    tables |= {"CRF, B {}, T {}, K {}".format(*s): partial(crf.compare, *s) for s in SHAPES}
+    tables |= {
+        "CRF, B {}, T {}, K {}".format(*shape): partial(crf.compare, *shape, platform)
+        for shape in SHAPES
+    }
     corpus = tagger.find_corpus(data_dir)
-    tables[f"tagger, hidden {HIDDEN}, batch {BATCH}, bfloat16"] = partial(
-        tagger.compare, corpus, embeddings, HIDDEN, BATCH, "bfloat16", platform
-    )
-    return tables
+    return tables | {
+        f"tagger, hidden {hidden}, batch {BATCH}, bfloat16": partial(
+            tagger.compare, corpus, embeddings, hidden, BATCH, "bfloat16", platform
+        )
+        for hidden in HIDDEN
+    }
 
 
 if __name__ == "__main__":

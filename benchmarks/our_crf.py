@@ -3,7 +3,7 @@
 Every function that is returned is jitted, has its arrays on the device, and waits for its result.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -36,33 +36,16 @@ def gradient(B: int, T: int, K: int, method: str) -> Callable[[], tuple]:
     return waiting(jax.jit(jax.value_and_grad(total, argnums=(0, 1))), params, emissions)
 
 
-def scan_calls(B: int, T: int, K: int) -> dict[str, Callable]:
-    """Step by step through time."""
-    operations = decoding("scan")
-    if K <= NBEST_TAGS and T <= NBEST_LENGTH:
-        operations[f"{PATHS}-best"] = partial(crf.decode_nbest, n=PATHS)
-    return make_calls((B, T, K), "scan", operations)
-
-
-def parallel_calls(B: int, T: int, K: int) -> dict[str, Callable]:
-    """All steps at once: what `method="parallel"` is for."""
-    return make_calls((B, T, K), "parallel", decoding("parallel"))
-
-
-def decoding(method: str) -> dict[str, Callable]:
-    """Operations of (parameters, emissions, lengths) that go through time in both ways."""
-    return {
+def calls(B: int, T: int, K: int, method: str) -> dict[str, Callable]:
+    """All operations that go through time by this method, and with "auto" n-best."""
+    params, emissions, _, lengths = place(B, T, K)
+    operations: dict[str, Callable] = {
         "Viterbi": partial(crf.decode, method=method),
         "marginals": partial(crf.marginals, method=method),
     }
-
-
-def make_calls(
-    shape: tuple[int, int, int], method: str, operations: Mapping[str, Callable]
-) -> dict[str, Callable]:
-    """The gradient by this method, and operations of (parameters, emissions, lengths)."""
-    params, emissions, _, lengths = place(*shape)
-    return {"loss and gradient": gradient(*shape, method)} | {
+    if method == "auto" and K <= NBEST_TAGS and T <= NBEST_LENGTH:
+        operations[f"{PATHS}-best"] = partial(crf.decode_nbest, n=PATHS)
+    return {"loss and gradient": gradient(B, T, K, method)} | {
         name: waiting(jax.jit(operation), params, emissions, lengths)
         for name, operation in operations.items()
     }

@@ -11,7 +11,7 @@ from benchmarks.sides import leaves, to_numpy
 
 
 def test_both_ways_through_time_find_the_same():
-    scan, parallel = our_crf.scan_calls(3, 9, 3), our_crf.parallel_calls(3, 9, 3)
+    scan, parallel = (our_crf.calls(3, 9, 3, method) for method in ("auto", "parallel"))
     assert {*parallel} < {*scan}
     for name in parallel:
         found, expected = (leaves(to_numpy(calls[name]())) for calls in (parallel, scan))
