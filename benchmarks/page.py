@@ -1,7 +1,6 @@
 """Writes docs/performance.md from what `python -m benchmarks` measured; no number is typed.
 
 python -m benchmarks.page runs/bench.json > docs/performance.md
-python -m benchmarks.page runs/bench-gpu.json > docs/performance-gpu.md
 """
 
 import argparse
@@ -22,7 +21,7 @@ Written by `python -m benchmarks.page` from the JSON of a measurement; do not ed
     make bench                                          # everything, into runs/bench.json
     python -m benchmarks crf memory --json=FILE         # some questions
     python -m benchmarks.crf                            # one, printed only
-    python -m benchmarks gpu --json=runs/bench-gpu.json # on a GPU (performance-gpu.md)
+    python -m benchmarks gpu --json=runs/bench-gpu.json # on a GPU
     python -m benchmarks.page runs/bench.json > docs/performance.md
 
 `make bench` installs the peers (requirements-bench.txt) and takes up to half an hour on two cores.

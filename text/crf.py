@@ -22,7 +22,6 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from common.parallel import default_is_cpu
 from text.crf_params import DISALLOWED, Allowed, CRFParams, expect, prepare, reachable_or_infinite
 from text.crf_recursion import (
     best,
@@ -31,20 +30,9 @@ from text.crf_recursion import (
     best_paths,
     forward,
     forward_parallel,
+    goes_parallel,
     log_sum,
 )
-
-# Where "auto" goes through time in parallel, on accelerators only: fewer dependent steps, but K
-# times the arithmetic, and a program that takes longer to compile. On an H100 that other
-# measurements shared, 64 sentences, milliseconds one by one and in parallel, loss and gradient /
-# decoding: 16 steps of 3 tags 0.54 and 0.21 / 0.67 and 0.24, 80 steps 1.4 and 0.14 / 2.2 and 0.08,
-# 256 steps 4.4 and 0.19 / 6.9 and 0.05; 80 steps of 16 tags 3.0 and 0.49 / 1.2 and 0.14. Compiling
-# took 1 to 1.5 s and 2 to 3, with 16 tags 2 to 3 and 6 to 9. On two CPU cores the parallel way wins
-# up to twofold where little is to be done (loss and gradient of 1 sentence of 128 steps, or of 4
-# of 16), and loses elsewhere (docs/performance.md).
-PARALLEL_MIN_LENGTH = 16
-PARALLEL_MAX_TAGS = 16
-METHODS = ("auto", "scan", "parallel")
 
 
 def score(params: CRFParams, emissions: Array, tags: Array, lengths: Array) -> Array:
@@ -83,7 +71,9 @@ def log_partition(
         lengths: [B].
         allowed: sum over these paths only.
         method: "scan" goes through time step by step, "parallel" in log T rounds
-            (`forward_parallel`), "auto" chooses by the device, T and K.
+            (`forward_parallel`), "auto" chooses by the device and the shape (`goes_parallel`).
+            In parallel, what no path can reach costs digits where its scores are far above what
+            paths can: they are kept relative to the best of all.
 
     Returns:
         float32 [B]; minus infinity where no path is allowed.
@@ -196,7 +186,8 @@ def decode(
         emissions: [B, T, K].
         lengths: [B].
         allowed: choose among these paths only.
-        method: as for `log_partition`; of paths as good, one may choose another than the other.
+        method: as for `log_partition`. Of paths as good but for rounding, one may choose another
+            than the other, and than `decode_nbest`, which goes step by step.
 
     Returns:
         tags int32 [B, T], 0 in the padding, and score float32 [B]. Where no path is allowed
@@ -251,7 +242,7 @@ def _score(params: CRFParams, emissions: Array, tags: Array, lengths: Array) -> 
 
 def _log_partition(params: CRFParams, emissions: Array, lengths: Array, method: str) -> Array:
     """`log_partition` after `prepare`."""
-    if _is_parallel(method, emissions):
+    if goes_parallel(method, emissions):
         last, offset, _ = forward_parallel(log_sum, params, emissions, lengths)
     else:
         last, _, offset = forward(log_sum, 1, params, emissions, lengths)
@@ -265,7 +256,7 @@ def _decode(
     """`decode_nbest` after `prepare`; several only step by step."""
     B, T, K = emissions.shape
     reduce = partial(best, n=n)
-    if _is_parallel(method, emissions):
+    if goes_parallel(method, emissions):
         last, offset, rounds = forward_parallel(reduce, params, emissions, lengths)
         trace = partial(best_path_parallel, rounds, T)
     else:
@@ -278,17 +269,6 @@ def _decode(
     tags = trace(best_indices(ends, n), lengths)  # [T, n, B]
     tags = jnp.where(scores > -jnp.inf, tags, 0)
     return tags.transpose(2, 1, 0), scores.T
-
-
-def _is_parallel(method: str, emissions: Array) -> bool:
-    """Whether to go through time in parallel; ValueError for an unknown method."""
-    if method not in METHODS:
-        raise ValueError(f"method: expected one of {', '.join(METHODS)}, got {method!r}")
-    _, T, K = emissions.shape
-    if method == "auto":
-        long = T >= PARALLEL_MIN_LENGTH and K <= PARALLEL_MAX_TAGS
-        return long and not default_is_cpu()
-    return method == "parallel" and T > 0
 
 
 def _centred(emissions: Array) -> Array:

@@ -37,7 +37,7 @@ class Cell(NamedTuple):
 
 
 class Operands(NamedTuple):
-    """What a recurrence in one direction reads; see `recur`."""
+    """What a recurrence in one direction reads: arguments of `recur`, with their shapes there."""
 
     kernel: Array
     bias: Array
@@ -59,8 +59,8 @@ def run_directions(cell: Cell, operands: Sequence[Operands], lengths: Array) -> 
     """
     if len(operands) == 1 or default_is_cpu():
         return [
-            recur(cell, reverse, *both[:3], lengths, both.scale)
-            for reverse, both in zip((False, True), operands, strict=False)
+            recur(cell, reverse, one.kernel, one.bias, one.inputs, lengths, one.scale)
+            for reverse, one in zip((False, True), operands, strict=False)
         ]
     forward, backward = operands
     backward = backward._replace(inputs=flip(backward.inputs, lengths))
@@ -78,7 +78,7 @@ def flip(rows: Array, lengths: Array) -> Array:
     """
     t, end = jnp.arange(len(rows))[:, None], jnp.minimum(lengths, len(rows))[None]
     index = jnp.where(t < end, end - 1 - t, t)
-    return jnp.take_along_axis(rows, index[:, :, None], axis=0)
+    return jnp.take_along_axis(rows, index[:, :, None], axis=0, mode="promise_in_bounds")
 
 
 flip.defvjp(
@@ -240,7 +240,7 @@ def _recur_backward(cell: Cell, reverse: bool, saved: tuple, d_h: Array) -> tupl
     # almost nothing of [T*B, G*H] (LSTM in bfloat16, T = 32, B = 64, H = 512, one core of a Xeon).
     listed = d_inputs.reshape(T * B, GH)
     d_bias = listed.sum(axis=0, dtype=jnp.float32)
-    factor = (before[0] * scale).astype(kernel.dtype).reshape(T * B, H)
+    factor = (before[0] * scale[None]).astype(kernel.dtype).reshape(T * B, H)
     d_kernel = jnp.dot(factor.T, listed[:, :PH])
     return d_kernel, d_bias, listed.reshape(T, B, GH), None, None
 

@@ -96,9 +96,8 @@ class RecurrentWeights(nn.Module):
 class Direction(nn.Module):
     """The weights of a recurrence in one direction, and what it reads with them.
 
-    The recurrence is in float32 but for its product, which is in `dtype`, and its gradient, which
-    steps again from gates rounded to `dtype`. Kernels of all gates are drawn at once, as Keras
-    does: Glorot uniform, and orthogonal rows of the recurrent one.
+    Kernels of all gates are drawn at once, as Keras does: Glorot uniform, and orthogonal rows of
+    the recurrent one.
     """
 
     cell: str
@@ -109,7 +108,7 @@ class Direction(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, lengths: Array, train: bool) -> Operands:
-        """Of x [B, T, D] and int32 [B], whatever the direction."""
+        """What `recur` reads for x [B, T, D] and lengths int32 [B], from either end."""
         cell = CELLS[check_choice("--cell", self.cell, CELLS)]
         B, T, D = x.shape
         H, PH = self.features, len(cell.biases) * self.features
@@ -135,6 +134,9 @@ class Direction(nn.Module):
 
 class RNN(nn.Module):
     """A recurrent layer, in both directions unless told otherwise.
+
+    Recurrences are in float32 but for their products, which are in `dtype`, and their gradient,
+    which steps again from gates rounded to `dtype`.
 
     Attributes:
         cell: a key of `CELLS`.

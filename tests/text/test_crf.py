@@ -15,9 +15,9 @@ from tests.reference import (
     crf_paths,
     crf_score,
 )
-from text import crf
+from text import crf, crf_recursion
 from text.crf import CRFParams
-from text.crf_recursion import best_indices
+from text.crf_recursion import FEW, best, best_indices
 
 LENGTHS = np.array([3, 0, 5, 1, 4, 2, 5], np.int32)
 LONG = np.array([5000, 4321, 1], np.int32)
@@ -114,15 +114,16 @@ def check_sentence(found, oracle, tags, possible):
     assert [tuple(row[:n]) for row in best_tags] == [tags for _, tags in wanted]
     assert not best_tags[:, n:].any()
     np.testing.assert_array_equal(tags, best_tags[0])
-    assert score == best_scores[0]
+    check_same(score, best_scores[0])
 
 
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("K", [1, 2, 3, 4])
-def test_equals_enumeration_of_all_tag_sequences(K):
+def test_equals_enumeration_of_all_tag_sequences(K, method):
     problem = make_problem(K, K)
     possible = np.random.default_rng(9).random(problem[1].shape) < 0.7
     for allowed in (make_allowed(K), make_allowed(K, 4, 0.5), make_allowed(K, 5, 0.5)):
-        found = run(*problem, possible=possible, allowed=allowed)
+        found = run(*problem, possible=possible, allowed=allowed, method=method)
         sentences = list(oracles(*problem, allowed=allowed))
         for b, (oracle, tags) in enumerate(sentences):
             own = jax.tree.map(lambda x, b=b: x[b], found | {"loss": found["loss"][0]})
@@ -256,12 +257,43 @@ def test_parallel_equals_scan(allowed):
     check_same(parallel, scan, 1e-4)
 
 
+@pytest.mark.parametrize("T", [1, 2, 3, 7, 8, 13])
+def test_both_methods_find_the_same_path_of_many_tags(T):
+    """More than `FEW` tags, and lengths that are no power of two."""
+    params, emissions, _, lengths = make_problem(T, FEW + 1, np.array([T, T // 2, 1]), T)
+    tags, scores = crf.decode(params, emissions, lengths, method="parallel")
+    expected, best_scores = crf.decode(params, emissions, lengths, method="scan")
+    np.testing.assert_array_equal(tags, expected)
+    check_same(scores, best_scores)
+    check_same(scores, crf.score(params, emissions, tags, lengths))
+    several = crf.decode_nbest(params, emissions, lengths, 2)  # by another way to the best
+    check_same(scores, several[1][:, 0])
+
+
+def test_digits_are_lost_in_parallel_only_to_what_no_path_can_reach():
+    params, emissions, _, lengths = make_problem(0, 3, np.array([80, 47]), 80)
+    allowed = make_allowed(3)
+    allowed.transitions[:, 2] = allowed.start[2] = False
+    for raised, tolerance in ((10, 1e-4), (1e4, 0.1)):
+        high = emissions + np.float32([0, 0, raised])
+        scan, parallel = (
+            crf.log_partition(params, high, lengths, allowed=allowed, method=m) for m in METHODS
+        )
+        close(parallel, scan, atol=tolerance)
+
+
 @pytest.mark.parametrize(
     "on_cpu, T, K, parallel",
-    [(True, 5000, 2, False), (False, 16, 16, True), (False, 15, 3, False), (False, 16, 17, False)],
+    [
+        (True, 5000, 2, False),
+        (False, 16, 16, True),
+        (False, 15, 3, False),
+        (False, 16, 17, False),
+        (False, 2**16, 16, False),  # too large
+    ],
 )
 def test_auto_goes_by_device_length_and_tags(monkeypatch, on_cpu, T, K, parallel):
-    monkeypatch.setattr(crf, "default_is_cpu", lambda: on_cpu)
+    monkeypatch.setattr(crf_recursion, "default_is_cpu", lambda: on_cpu)
     params, emissions, _, lengths = make_problem(0, K, np.array([3]), T)
     for operation in (crf.log_partition, crf.decode):
         program = str(jax.make_jaxpr(operation)(params, emissions, lengths))
@@ -300,10 +332,11 @@ def test_five_thousand_steps_keep_their_digits(method):
     close(by_emissions.sum(axis=-1), np.zeros((3, 5000)), atol=1e-4)
 
 
-def test_long_decoding():
+@pytest.mark.parametrize("method", METHODS)
+def test_long_decoding(method):
     @jax.jit
     def decode(params, emissions, lengths):
-        tags, scores = crf.decode(params, emissions, lengths)
+        tags, scores = crf.decode(params, emissions, lengths, method=method)
         changed = tags.at[:, 17].set((tags[:, 17] + 1) % 3)
         return tags, scores, *(crf.score(params, emissions, t, lengths) for t in (tags, changed))
 
@@ -361,10 +394,11 @@ def test_ties_give_different_paths_and_no_more_than_there_are():
         assert not row[count:].any()
 
 
+@pytest.mark.parametrize("count", [4, FEW, FEW + 1, 2 * FEW + 1])
 @pytest.mark.parametrize("dtype", [np.float32, np.int32])
-def test_the_best_place_is_that_of_argmax(dtype):
+def test_the_best_place_is_that_of_argmax(dtype, count):
     """Of equals it is the first, also of ones that are all minus infinity."""
-    candidates = np.random.default_rng(0).integers(0, 3, (4, 5, 100)).astype(dtype)
+    candidates = np.random.default_rng(0).integers(0, 3, (count, 5, 100)).astype(dtype)
     if dtype == np.float32:
         candidates[:, 0] = -np.inf
         candidates[2, 1] = np.inf
@@ -372,8 +406,9 @@ def test_the_best_place_is_that_of_argmax(dtype):
         found = best_indices(some, 1)
         assert found.dtype == jnp.int32
         np.testing.assert_array_equal(found, np.argmax(some, axis=0)[None])
-    lost = np.full((4, 1), np.nan, np.float32)
-    assert 0 <= best_indices(lost, 1)[0, 0] < 4
+        np.testing.assert_array_equal(best(some, 1), np.max(some, axis=0)[None])
+    lost = np.full((count, 1), np.nan, np.float32)
+    assert 0 <= best_indices(lost, 1)[0, 0] < count
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -393,7 +428,13 @@ def test_infinite_scores_leave_gradients_finite(method):
 
 @pytest.mark.parametrize(
     "shape, method",
-    [((0, 3, 2), "scan"), ((2, 0, 2), "scan"), ((2, 0, 2), "parallel"), ((1, 1, 1), "parallel")],
+    [
+        ((0, 3, 2), "scan"),
+        ((0, 3, 2), "parallel"),
+        ((2, 0, 2), "scan"),
+        ((2, 0, 2), "parallel"),
+        ((1, 1, 1), "parallel"),
+    ],
 )
 def test_empty_batches_and_empty_sentences(shape, method):
     B, T, K = shape

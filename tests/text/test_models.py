@@ -272,7 +272,10 @@ def test_char_cnn_by_a_slow_loop():
         np.testing.assert_allclose(word, expected, atol=1e-5)
 
 
-def test_char_lstm_has_the_last_states_of_both_directions():
+@pytest.mark.parametrize("device", ["cpu", "gpu"])
+def test_char_lstm_has_the_last_states_of_both_directions(monkeypatch, device):
+    """On an accelerator both directions are one loop."""
+    monkeypatch.setattr(jax, "default_backend", lambda: device)
     params, found = encode_words(CharLSTM(**CHARS))
     x, lengths = params.pop("embedding")[BATCH["chars"]], (BATCH["chars"] > 0).sum(axis=1)
     outputs = np.asarray(jax.jit(RNN("lstm", 3).apply)({"params": params}, x, lengths))
