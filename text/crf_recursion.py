@@ -228,7 +228,7 @@ def best_path_parallel(rounds: list[Array], T: int, ends: Array, lengths: Array)
 def _rows(table: Array, index: Array) -> Array:
     """table[index[n, b], :, n, b] of a table [K, K, n, B]: [K, n, B]."""
     found = table[-1]
-    # No gather, which takes one number at a time on CPUs; of few tags it is as good on a GPU.
+    # No gather, which takes one number at a time on CPUs.
     for tag in range(len(table) - 1):
         found = jnp.where(index[None] == tag, table[tag], found)
     return found
