@@ -49,8 +49,9 @@ def run_directions(cell: Cell, operands: Sequence[Operands], lengths: Array) -> 
     """The states of `recur` in one direction or two, of which the second is from right to left.
 
     On an accelerator the two are one loop with the products of both kernels: a step there takes
-    what starting its few kernels takes. A tagger's epoch on an H100 (laptop14, batch 64, bfloat16)
-    takes 41 instead of 70 ms with 128 units, 57 instead of 81 with 512. On CPUs it would lose.
+    what starting its few kernels takes. A tagger's epoch (laptop14, batch 64, bfloat16) on an H100
+    that other measurements shared takes 41 instead of 70 ms with 128 units, 57 instead of 81 with
+    512. On CPUs it loses.
 
     Args:
         cell: the recurrence.

@@ -98,7 +98,7 @@ def oracles(params, emissions, tags, lengths, *, allowed=None):
         yield Crf(params.transitions, params.start, params.end, e[:n]), tuple(row[:n].tolist())
 
 
-def check_sentence(found, oracle, tags, possible):
+def check_sentence(found, oracle, tags, possible, method):
     """What `run` found for one sentence against enumeration."""
     n, whole, paths = len(tags), crf_log_partition(oracle), crf_paths(oracle)
     check_same(found["log_partition"], whole)
@@ -115,6 +115,7 @@ def check_sentence(found, oracle, tags, possible):
     assert not best_tags[:, n:].any()
     np.testing.assert_array_equal(tags, best_tags[0])
     check_same(score, best_scores[0])
+    assert score == best_scores[0] or method == "parallel"
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -127,7 +128,7 @@ def test_equals_enumeration_of_all_tag_sequences(K, method):
         sentences = list(oracles(*problem, allowed=allowed))
         for b, (oracle, tags) in enumerate(sentences):
             own = jax.tree.map(lambda x, b=b: x[b], found | {"loss": found["loss"][0]})
-            check_sentence(own, oracle, tags, possible[b])
+            check_sentence(own, oracle, tags, possible[b], method)
         free = [(crf_score(o, tags), crf_log_partition(o)) for o, tags in oracles(*problem)]
         check_same(found["score"], np.array([score for score, _ in free]))
         check_same(found["loss"][0], np.array([whole - score for score, whole in free]))
