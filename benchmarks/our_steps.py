@@ -182,8 +182,18 @@ def tagger_calls(hidden: int, batch_size: int, length: int) -> dict[str, Callabl
 
 
 def waiting(function: Callable, *arguments: Any) -> Callable[[], Any]:
-    """A call of the function that returns when its work is done."""
-    return lambda: jax.block_until_ready(function(*arguments))
+    """A call of the function, one program, that returns when its work is done.
+
+    All results are ready together, and one is waited for in a microsecond less, of a short
+    sentence's decoding a tenth.
+    """
+
+    def call() -> Any:
+        results = function(*arguments)
+        jax.tree.leaves(results)[-1].block_until_ready()
+        return results
+
+    return call
 
 
 def platform() -> str:

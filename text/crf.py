@@ -13,7 +13,8 @@ and the probability of y is exp(score - log_partition). Every function takes a b
 and computes in float32 whatever the emissions are. Shapes are checked when tracing; that
 lengths lie in [0, T] and tags in [0, K) cannot be, and is the caller's promise. Scores of
 minus infinity are legal everywhere and leave the gradients finite; what is not a number at a real
-step makes the loss and the probabilities of its sentence not a number either.
+step makes the loss and the probabilities of its sentence not a number either, and counts as minus
+infinity in decoding.
 """
 
 from functools import partial
@@ -22,17 +23,26 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from text.crf_params import DISALLOWED, Allowed, CRFParams, expect, prepare, reachable_or_infinite
+from text.crf_params import (
+    DISALLOWED,
+    Allowed,
+    CRFParams,
+    check,
+    expect,
+    number_or_disallowed,
+    prepare,
+    reachable_or_infinite,
+    zero_padding,
+)
 from text.crf_recursion import (
     best,
-    best_indices,
     best_path_parallel,
-    best_paths,
     forward,
     forward_parallel,
     goes_parallel,
     log_sum,
 )
+from text.crf_viterbi import best_paths, forward_best, ranked
 
 
 def score(params: CRFParams, emissions: Array, tags: Array, lengths: Array) -> Array:
@@ -193,7 +203,7 @@ def decode(
         tags int32 [B, T], 0 in the padding, and score float32 [B]. Where no path is allowed
         the tags are all 0 and the score is minus infinity.
     """
-    params, emissions = prepare(params, emissions, lengths, allowed)
+    params = check(params, emissions, lengths, allowed)
     tags, scores = _decode(params, emissions, lengths, 1, method)
     return tags[:, 0], scores[:, 0]
 
@@ -219,7 +229,7 @@ def decode_nbest(
     """
     if not isinstance(n, int) or n < 1:
         raise ValueError(f"n: expected a whole number of at least 1, got {n}")
-    params, emissions = prepare(params, emissions, lengths, allowed)
+    params = check(params, emissions, lengths, allowed)
     return _decode(params, emissions, lengths, n, "scan")
 
 
@@ -245,29 +255,32 @@ def _log_partition(params: CRFParams, emissions: Array, lengths: Array, method: 
     if goes_parallel(method, emissions):
         last, offset, _ = forward_parallel(log_sum, params, emissions, lengths)
     else:
-        last, _, offset = forward(log_sum, 1, params, emissions, lengths)
-    totals = log_sum(last[0] + params.end[:, None])[0] + offset
+        last, offset = forward(params, emissions, lengths)
+    totals = log_sum(last + params.end[:, None]) + offset
     return jnp.where(lengths > 0, reachable_or_infinite(totals), 0.0)
 
 
 def _decode(
     params: CRFParams, emissions: Array, lengths: Array, n: int, method: str
 ) -> tuple[Array, Array]:
-    """`decode_nbest` after `prepare`; several only step by step."""
+    """`decode_nbest` after `check`; several only step by step."""
     B, T, K = emissions.shape
-    reduce = partial(best, n=n)
+    one_without_steps = jnp.array([0.0] + [-jnp.inf] * (n - 1))
+    if not T:
+        return jnp.zeros((B, n, 0), jnp.int32), jnp.tile(one_without_steps, (B, 1))
+    params = CRFParams(*map(number_or_disallowed, params))
     if goes_parallel(method, emissions):
-        last, offset, rounds = forward_parallel(reduce, params, emissions, lengths)
+        emissions = zero_padding(number_or_disallowed(emissions), lengths)
+        only, offset, rounds = forward_parallel(best, params, emissions, lengths)
+        last = only[None]
         trace = partial(best_path_parallel, rounds, T)
     else:
-        last, history, offset = forward(reduce, n, params, emissions, lengths)
-        trace = partial(best_paths, params, history)
-    ends = (last + params.end[None, :, None]).reshape(n * K, B)  # index: rank * K + tag
-    scores = reachable_or_infinite(best(ends, n) + offset[None])  # [n, B]
-    no_steps = jnp.array([0.0] + [-jnp.inf] * (n - 1))[:, None]
-    scores = jnp.where(lengths[None] > 0, scores, no_steps)
-    tags = trace(best_indices(ends, n), lengths)  # [T, n, B]
-    tags = jnp.where(scores > -jnp.inf, tags, 0)
+        last, offset, kept = forward_best(n, params, emissions, lengths)
+        trace = partial(best_paths, params, kept)
+    totals, ends = ranked((last + params.end[None, :, None]).reshape(n * K, B), n)
+    scores = reachable_or_infinite(totals + offset[None])  # [n, B]
+    scores = jnp.where(lengths[None] > 0, scores, one_without_steps[:, None])
+    tags = trace(ends, jnp.where(scores > -jnp.inf, lengths[None], 0))  # [T, n, B]
     return tags.transpose(2, 1, 0), scores.T
 
 

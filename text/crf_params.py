@@ -43,10 +43,10 @@ def expect(name: str, array: Any, shape: tuple[int, ...], kind: Any) -> None:
         )
 
 
-def prepare(
+def check(
     params: CRFParams, emissions: Array, lengths: Array, allowed: Allowed | None = None
-) -> tuple[CRFParams, Array]:
-    """Checked, in float32, without infinities, the padding 0 and what is not allowed out."""
+) -> CRFParams:
+    """The parameters in float32, without infinities and what is not allowed, if all fit."""
     for name, value in (("params", params), ("allowed", allowed)):
         if not isinstance(value, CRFParams | None):
             raise ValueError(f"{name}: expected CRFParams, got {type(value).__name__}")
@@ -66,9 +66,28 @@ def prepare(
     params = CRFParams(*(jnp.maximum(x.astype(jnp.float32), DISALLOWED) for x in params))
     if allowed is not None:
         params = CRFParams(*map(lambda x, ok: jnp.where(ok, x, DISALLOWED), params, allowed))
-    real = jnp.arange(T)[None, :, None] < lengths[:, None, None]
-    emissions = jnp.where(real, emissions.astype(jnp.float32), 0.0)
-    return params, jnp.maximum(emissions, DISALLOWED)
+    return params
+
+
+def prepare(
+    params: CRFParams, emissions: Array, lengths: Array, allowed: Allowed | None = None
+) -> tuple[CRFParams, Array]:
+    """`check`, and the emissions in float32, without infinities, the padding 0."""
+    params = check(params, emissions, lengths, allowed)
+    emissions = jnp.maximum(emissions.astype(jnp.float32), DISALLOWED)
+    return params, zero_padding(emissions, lengths)
+
+
+def zero_padding(emissions: Array, lengths: Array) -> Array:
+    """Emissions [B, T, K] with 0 in the padding, whatever it held."""
+    real = jnp.arange(emissions.shape[1])[None, :, None] < lengths[:, None, None]
+    return jnp.where(real, emissions, 0.0)
+
+
+def number_or_disallowed(scores: Array) -> Array:
+    """Scores in float32, without infinities; what is not a number is disallowed."""
+    scores = scores.astype(jnp.float32)
+    return jnp.where(scores > DISALLOWED, scores, DISALLOWED)
 
 
 def reachable_or_infinite(scores: Array) -> Array:

@@ -1,8 +1,7 @@
 """The recursion of `text.crf` over the steps of a sentence, one by one or many at once.
 
-Both ways take the reduction as an argument, a function `reduce(candidates [M, ...]) ->
-[R, ...]` over the ways to come to the same place: `log_sum` makes it the forward algorithm
-(R = 1), `partial(best, n=n)` the (list) Viterbi algorithm (R = n).
+In parallel, the reduction of the ways to come to the same place is an argument, a function
+`reduce(candidates [M, ...]) -> [...]`: `log_sum` makes it the forward algorithm, `best` Viterbi's.
 
 Time runs outside and the batch is the last axis: on a CPU three to five times as fast forward
 as having the few tags there. Scores are kept relative to the best of their step, or in parallel
@@ -12,7 +11,6 @@ what comes before it: a tag that is not allowed, but scored 1e4 above the others
 steps, costs the parallel way a nat, at each of 80 steps 0.03, and scored 10 above them nothing.
 """
 
-import functools
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -22,13 +20,9 @@ from jax import Array, lax
 
 from common.parallel import default_is_cpu
 from text.crf_params import DISALLOWED, CRFParams
+from text.crf_viterbi import largest
 
 Reduce: TypeAlias = Callable[[Array], Array]
-
-# Up to so many candidates, the best is found by comparing each with the next, written out, which
-# XLA vectorises on CPUs as it does not a reduction: decoding 64 sentences of 80 steps takes 47
-# instead of 55 us with 3 tags, 120 instead of 240 with 9; with 17 it is as fast, with 33 slower.
-FEW = 16
 
 # Where "auto" goes through time in parallel, on accelerators only: fewer dependent steps, but K
 # times the arithmetic, and a program that takes longer to compile. On an H100 that other
@@ -57,105 +51,49 @@ def goes_parallel(method: str, emissions: Array) -> bool:
 
 
 def log_sum(candidates: Array) -> Array:
-    """log(sum(exp(candidates))) over the first axis, [M, ...] -> [1, ...]."""
-    top = lax.stop_gradient(candidates.max(axis=0, keepdims=True))
-    return jnp.log(jnp.exp(candidates - top).sum(axis=0, keepdims=True)) + top
+    """log(sum(exp(candidates))) over the first axis, [M, ...] -> [...]."""
+    top = lax.stop_gradient(candidates.max(axis=0))
+    return jnp.log(jnp.exp(candidates - top[None]).sum(axis=0)) + top
 
 
-def best(candidates: Array, n: int) -> Array:
-    """The n largest over the first axis, largest first, [M, ...] -> [n, ...]."""
-    if n == 1 and len(candidates) <= FEW:
-        return functools.reduce(jnp.maximum, candidates)[None]
-    if n == 1:
-        return candidates.max(axis=0, keepdims=True)
-    return jnp.moveaxis(lax.top_k(jnp.moveaxis(candidates, 0, -1), n)[0], -1, 0)
+def best(candidates: Array) -> Array:
+    """The largest over the first axis, [M, ...] -> [...]."""
+    return largest(candidates)[0]
 
 
-def best_indices(candidates: Array, n: int) -> Array:
-    """Where the n largest are, int32 [M, ...] -> [n, ...]; of equals, the first comes first."""
-    if n == 1:  # faster than argmax, which XLA does not vectorise on CPUs
-        largest, final = candidates == best(candidates, 1), len(candidates) - 1
-        if len(candidates) <= FEW:
-            found = jnp.full(candidates.shape[1:], final, jnp.int32)
-            for place in reversed(range(final)):
-                found = jnp.where(largest[place], place, found)
-            return found[None]
-        places = lax.broadcasted_iota(jnp.int32, candidates.shape, 0)
-        # The last place stands for all that are not the largest: it is found if none before is.
-        return jnp.where(largest, places, final).min(axis=0, keepdims=True)
-    return jnp.moveaxis(lax.top_k(jnp.moveaxis(candidates, 0, -1), n)[1], -1, 0)
-
-
-def forward(
-    reduce: Reduce, R: int, params: CRFParams, emissions: Array, lengths: Array
-) -> tuple[Array, Array, Array]:
-    """Reduced scores of the paths that end in each tag, step by step.
+def forward(params: CRFParams, emissions: Array, lengths: Array) -> tuple[Array, Array]:
+    """The forward algorithm: the log of the summed paths that end in each tag, step by step.
 
     Args:
-        reduce: as above, to R results.
-        R: 1 for `log_sum`.
         params: float32, finite.
         emissions: float32 [B, T, K], finite in the padding too.
         lengths: [B].
 
     Returns:
-        float32 [R, K, B] at the last real step; [T, R, K, B] before each step; and what is to
-        be added to the first, [B].
+        float32 [K, B] at the last real step, and what is to be added to it, [B].
     """
     B, T, K = emissions.shape
-    first = jnp.full((R, K, 1), DISALLOWED).at[0, :, 0].set(params.start)
 
     # Going back computes a step again from what came before it, since the [K, K, B] of every
     # step would otherwise be stored: three times as fast at 13 tags.
     @jax.checkpoint
-    def step(before: Array, now: tuple[Array, Array]) -> tuple[Array, tuple[Array, Array]]:
+    def step(before: Array, now: tuple[Array, Array]) -> tuple[Array, Array]:
         t, emission = now  # emission: [K, B]
-        moves = before[:, :, None] + params.transitions[None, :, :, None]  # [R, K, K, B]
-        arrived = reduce(moves.reshape(R * K, K, B))  # [R, K, B]
-        after = jnp.where(t == 0, first, arrived) + emission[None]
-        top = lax.stop_gradient(after.max(axis=(0, 1)))
+        arrived = log_sum(before[:, None] + params.transitions[:, :, None])
+        after = jnp.where(t == 0, params.start[:, None], arrived) + emission
+        top = lax.stop_gradient(after.max(axis=0))
         real = t < lengths
-        held = jnp.where(real[None, None], after - top[None, None], before)
-        return held, (before, jnp.where(real, top, 0.0))
+        return jnp.where(real[None], after - top[None], before), jnp.where(real, top, 0.0)
 
     steps = (jnp.arange(T), emissions.transpose(1, 2, 0))
-    last, (history, tops) = lax.scan(step, jnp.zeros((R, K, B)), steps)
-    return last, history, tops.sum(axis=0)
-
-
-def best_paths(params: CRFParams, history: Array, ends: Array, lengths: Array) -> Array:
-    """The tags of the paths that `forward` found best with `best`, from the last step back.
-
-    Which way a path came is worked out again from `history`, for its own tag only, which is
-    less work than noting the way into every tag at every step.
-
-    Args:
-        params: float32, finite.
-        history: [T, n, K, B], before each step.
-        ends: [n, B], where each path ends: rank * K + tag.
-        lengths: [B].
-
-    Returns:
-        int32 [T, n, B], 0 in the padding.
-    """
-    T, n, K, B = history.shape
-
-    def back(here: Array, now: tuple[Array, Array]) -> tuple[Array, Array]:
-        t, before = now  # before: [n, K, B]
-        rank, tag = here // K, here % K  # [n, B]
-        moves = before[:, :, None] + params.transitions[:, tag][None]  # [n, K, n, B]
-        order = best_indices(moves.reshape(n * K, n, B), n)  # [n, n, B]
-        previous = jnp.take_along_axis(order, rank[None], axis=0)[0]
-        real = (t < lengths)[None]
-        return jnp.where(real, previous, here), jnp.where(real, tag, 0)
-
-    return lax.scan(back, ends, (jnp.arange(T), history), reverse=True)[1]
+    last, tops = lax.scan(step, jnp.zeros((K, B)), steps)
+    return last, tops.sum(axis=0)
 
 
 def forward_parallel(
     reduce: Reduce, params: CRFParams, emissions: Array, lengths: Array
 ) -> tuple[Array, Array, list[Array]]:
-    """`forward` with R = 1 in log T rounds instead of T: products of ever longer stretches.
+    """`forward` in log T rounds instead of T: products of ever longer stretches.
 
     A step is a [K, K] matrix, moving along a path is the product of matrices in the semiring
     of (reduce, +), and products may be taken in any grouping: what an associative scan rests on
@@ -164,13 +102,13 @@ def forward_parallel(
     work of `lax.associative_scan`: that would also give the product up to every step.
 
     Args:
-        reduce: as above, to 1 result.
+        reduce: as above.
         params: float32, finite.
         emissions: float32 [B, T, K], T at least 1.
         lengths: [B].
 
     Returns:
-        float32 [1, K, B], and what is to be added to it, [B], as `forward`; and what was
+        float32 [K, B], and what is to be added to it, [B], as `forward`; and what was
         multiplied in each round, [K, K, n, B], n even: the best scores of n stretches after each
         other, from the tag before a stretch to its last, each relative to a number of its own.
     """
@@ -192,11 +130,11 @@ def forward_parallel(
         rounds.append(stretches)
         earlier, later = stretches[:, :, 0::2], stretches[:, :, 1::2]
         ways = earlier.swapaxes(0, 1)[:, :, None] + later[:, None]  # [K, K, K, n, B]
-        product = reduce(ways)[0]
+        product = reduce(ways)
         top = lax.stop_gradient(product.max(axis=(0, 1)))
         stretches, offset = product - top[None, None], offset + top.sum(axis=0)
     # The first step is the same from every tag, as a path has no tag before its first.
-    return stretches[:1, :, 0], offset, rounds
+    return stretches[0, :, 0], offset, rounds
 
 
 def best_path_parallel(rounds: list[Array], T: int, ends: Array, lengths: Array) -> Array:
@@ -208,7 +146,7 @@ def best_path_parallel(rounds: list[Array], T: int, ends: Array, lengths: Array)
     Args:
         rounds: what `forward_parallel` multiplied, for T steps.
         ends: [1, B], where each path ends.
-        lengths: [B].
+        lengths: [1, B].
 
     Returns:
         int32 [T, 1, B], 0 in the padding.
@@ -219,9 +157,9 @@ def best_path_parallel(rounds: list[Array], T: int, ends: Array, lengths: Array)
         last = tags[: earlier.shape[2]]  # [n, B]
         before = jnp.concatenate([jnp.zeros_like(last[:1]), last[:-1]])
         ways = _rows(earlier, before) + _rows(later.swapaxes(0, 1), last)  # [K, n, B]
-        middle = best_indices(ways, 1)[0]
+        middle = largest(ways)[1]
         tags = jnp.stack([middle, last], axis=1).reshape(2 * len(last), tags.shape[1])
-    real = jnp.arange(T)[:, None] < lengths[None]
+    real = jnp.arange(T)[:, None] < lengths
     return jnp.where(real, tags[:T], 0)[:, None]
 
 

@@ -17,7 +17,7 @@ from tests.reference import (
 )
 from text import crf, crf_recursion
 from text.crf import CRFParams
-from text.crf_recursion import FEW, best, best_indices
+from text.crf_viterbi import FEW, ranked
 
 LENGTHS = np.array([3, 0, 5, 1, 4, 2, 5], np.int32)
 LONG = np.array([5000, 4321, 1], np.int32)
@@ -259,9 +259,10 @@ def test_parallel_equals_scan(allowed):
 
 
 @pytest.mark.parametrize("T", [1, 2, 3, 7, 8, 13])
-def test_both_methods_find_the_same_path_of_many_tags(T):
-    """More than `FEW` tags, and lengths that are no power of two."""
-    params, emissions, _, lengths = make_problem(T, FEW + 1, np.array([T, T // 2, 1]), T)
+@pytest.mark.parametrize("K", [7, 8, 9, FEW, FEW + 1])
+def test_both_methods_find_the_same_path_of_many_tags(T, K):
+    """Ways that are packed, ways that are not, and scores; lengths that are no power of two."""
+    params, emissions, _, lengths = make_problem(T, K, np.array([T, T // 2, 1]), T)
     tags, scores = crf.decode(params, emissions, lengths, method="parallel")
     expected, best_scores = crf.decode(params, emissions, lengths, method="scan")
     np.testing.assert_array_equal(tags, expected)
@@ -404,12 +405,12 @@ def test_the_best_place_is_that_of_argmax(dtype, count):
         candidates[:, 0] = -np.inf
         candidates[2, 1] = np.inf
     for some in (candidates, candidates[:1], candidates[:, :, :0]):
-        found = best_indices(some, 1)
+        largest, found = ranked(some, 1)
         assert found.dtype == jnp.int32
         np.testing.assert_array_equal(found, np.argmax(some, axis=0)[None])
-        np.testing.assert_array_equal(best(some, 1), np.max(some, axis=0)[None])
+        np.testing.assert_array_equal(largest, np.max(some, axis=0)[None])
     lost = np.full((count, 1), np.nan, np.float32)
-    assert 0 <= best_indices(lost, 1)[0, 0] < count
+    assert 0 <= ranked(lost, 1)[1][0, 0] < count
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -457,6 +458,36 @@ def test_what_is_no_number_at_a_real_step_is_no_small_loss(method, bad):
     assert np.isnan(found[2]) or found[2] == np.inf
     np.testing.assert_array_equal(np.delete(found, 2), np.delete(expected, 2))
     assert not np.isfinite(crf.log_partition(params, emissions, lengths, method=method))[2]
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("K", [3, FEW + 1])
+def test_decoding_takes_what_is_no_number_for_minus_infinity(method, K):
+    params, emissions, _, _ = make_problem(24, K)
+    lengths = np.full(len(emissions), emissions.shape[1])
+    emissions = np.nan_to_num(emissions, nan=1.0)
+    lost = emissions.copy()
+    for scores, value in ((emissions, -np.inf), (lost, np.nan)):
+        scores[0, 1, 1:] = scores[1, :, 0] = scores[2, 3] = value
+    params.transitions[1, 2] = -np.inf
+    changed = params._replace(
+        transitions=np.where(params.transitions > -9, params.transitions, np.nan)
+    )
+    for decode in (partial(crf.decode, method=method), partial(crf.decode_nbest, n=2)):
+        tags, scores = decode(changed, lost, lengths)
+        jax.tree.map(
+            np.testing.assert_array_equal, (tags, scores), decode(params, emissions, lengths)
+        )
+        assert not tags[2].any() and (scores[2] == -np.inf).all()
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, FEW, FEW + 1])
+def test_the_largest_come_in_order_and_of_equals_the_first(n):
+    candidates = np.random.default_rng(0).integers(0, 9, (2 * FEW, 4, 5)).astype(np.float32)
+    order = np.argsort(-candidates, axis=0, kind="stable")[:n]
+    values, places = ranked(candidates, n)
+    np.testing.assert_array_equal(places, order)
+    np.testing.assert_array_equal(values, np.take_along_axis(candidates, order, axis=0))
 
 
 GOOD = dict(zip(("params", "emissions", "tags", "lengths"), make_problem(20, 3), strict=True))
