@@ -79,7 +79,11 @@ def forward(params: CRFParams, emissions: Array, lengths: Array) -> tuple[Array,
     @jax.checkpoint
     def step(before: Array, now: tuple[Array, Array]) -> tuple[Array, Array]:
         t, emission = now  # emission: [K, B]
-        arrived = log_sum(before[:, None] + params.transitions[:, :, None])
+        moves = before[:, None] + params.transitions[:, :, None]  # [K, K, B]
+        # Without the barrier XLA makes the exponentials again and again for a gradient of the
+        # emissions alone: marginals of 64 sentences of 80 steps take 8.0 instead of 2.0 ms with 16
+        # tags, 2.7 instead of 0.9 with 9.
+        arrived = log_sum(lax.optimization_barrier(moves))
         after = jnp.where(t == 0, params.start[:, None], arrived) + emission
         top = lax.stop_gradient(after.max(axis=0))
         real = t < lengths
