@@ -8,9 +8,10 @@ their own longest sentence and packed, ours padded to one of four widths, of whi
 on a CPU make the steps to the longest sentence. Batches are of similar lengths, which spares both
 sides padding. Where a batch is large and there are two cores, a third side is ours with
 `--devices=2`, half of a batch on each. Hidden layers that `--precision=auto` may give bfloat16 are
-timed in that too, PyTorch's by autocast. A loss is compared, with PyTorch's in float32, before
-anything is timed. Ours is timed with all it does on the host; neither with compilation. An epoch
-that takes more than ten seconds is timed once, others in three interleaved rounds.
+timed in that too, PyTorch's by autocast and, as it does by itself, in float32. A loss is compared,
+with PyTorch's in float32, before anything is timed. Ours is timed with all it does on the host;
+neither with compilation. An epoch that takes more than ten seconds is timed once, others in three
+interleaved rounds.
 """
 
 from functools import partial
@@ -54,17 +55,20 @@ def compare(
     divides = platform == "cpu" and len(cores()) >= DEVICES and batch_size >= DIVIDED_BATCH
     divided = {f"athanor, devices={DEVICES}": (*maker, DEVICES)} if divides else {}
     with Side(*maker) as ours:
-        problem = ours.call("problem")
-        with Side("benchmarks.torch_tagger:calls", problem, hidden, precision) as theirs:
-            theirs.call("load", ours.call("parameters"))
+        problem, loss = ours.call("problem"), ours.call("loss")
+        peer = ("benchmarks.torch_tagger:calls", problem, hidden)
+        peers = {PEER: (*peer, precision)}
+        if precision != "float32":
+            peers[f"{PEER}, float32"] = (*peer, "float32")
+        with start(peers) as theirs, start(divided) as more:
             tolerance = TOLERANCES["bfloat16" if platform == "gpu" else precision]
-            loss = ours.call("loss")
-            np.testing.assert_allclose(loss, theirs.call("loss"), rtol=tolerance)
-            with start(divided) as more:
-                for side in more.values():
-                    np.testing.assert_allclose(loss, side.call("loss"), rtol=TOLERANCES[precision])
-                sides = {"athanor": ours, PEER: theirs, **more}
-                return [time_row(operation, sides) for operation in OPERATIONS]
+            for side in theirs.values():
+                side.call("load", ours.call("parameters"))
+                np.testing.assert_allclose(loss, side.call("loss"), rtol=tolerance)
+            for side in more.values():
+                np.testing.assert_allclose(loss, side.call("loss"), rtol=TOLERANCES[precision])
+            sides = {"athanor": ours, **theirs, **more}
+            return [time_row(operation, sides) for operation in OPERATIONS]
 
 
 def time_row(operation: str, sides: dict[str, Side]) -> Row:
