@@ -182,10 +182,10 @@ def tagger_calls(hidden: int, batch_size: int, length: int) -> dict[str, Callabl
 
 
 def waiting(function: Callable, *arguments: Any) -> Callable[[], Any]:
-    """A call of the function, one program, that returns when its work is done.
+    """A call of the function, which is jitted and has a result, that returns when its work is done.
 
-    All results are ready together, and one is waited for in a microsecond less, of a short
-    sentence's decoding a tenth.
+    A program's results are ready together; waiting for one takes a microsecond less than for all,
+    of a sentence's decoding a tenth.
     """
 
     def call() -> Any:

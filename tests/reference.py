@@ -1,5 +1,6 @@
 """Slow oracles: definitions spelled out in float64, for one example at a time."""
 
+from collections.abc import Callable
 from itertools import product
 from typing import NamedTuple
 
@@ -68,11 +69,14 @@ def crf_marginals(crf: Crf) -> np.ndarray:
     return found
 
 
-def crf_forward(crf: Crf) -> float:
-    """The log-partition by the forward algorithm, for sentences too long to enumerate."""
+def crf_forward(crf: Crf, reduce: Callable[..., np.ndarray] = log_sum) -> float:
+    """The log-partition by the forward algorithm, for sentences too long to enumerate.
+
+    With `np.max` for `reduce`, the score of the best path.
+    """
     if not len(crf.emissions):
         return 0.0
     alpha = crf.start + crf.emissions[0]
     for emission in crf.emissions[1:]:
-        alpha = log_sum(alpha[:, None] + crf.transitions, axis=0) + emission
-    return float(log_sum(alpha + crf.end))
+        alpha = reduce(alpha[:, None] + crf.transitions, axis=0) + emission
+    return float(reduce(alpha + crf.end))

@@ -13,8 +13,8 @@ and the probability of y is exp(score - log_partition). Every function takes a b
 and computes in float32 whatever the emissions are. Shapes are checked when tracing; that
 lengths lie in [0, T] and tags in [0, K) cannot be, and is the caller's promise. Scores of
 minus infinity are legal everywhere and leave the gradients finite; what is not a number at a real
-step makes the loss and the probabilities of its sentence not a number either, and counts as minus
-infinity in decoding.
+step makes the loss and the probabilities of its sentence not a number either. Decoding takes for
+minus infinity what is not a number, and plus infinity.
 """
 
 from functools import partial
@@ -27,10 +27,10 @@ from text.crf_params import (
     DISALLOWED,
     Allowed,
     CRFParams,
-    check,
     expect,
-    number_or_disallowed,
+    finite_or_disallowed,
     prepare,
+    prepare_params,
     reachable_or_infinite,
     zero_padding,
 )
@@ -203,7 +203,7 @@ def decode(
         tags int32 [B, T], 0 in the padding, and score float32 [B]. Where no path is allowed
         the tags are all 0 and the score is minus infinity.
     """
-    params = check(params, emissions, lengths, allowed)
+    params = prepare_params(params, emissions, lengths, allowed)
     tags, scores = _decode(params, emissions, lengths, 1, method)
     return tags[:, 0], scores[:, 0]
 
@@ -229,7 +229,7 @@ def decode_nbest(
     """
     if not isinstance(n, int) or n < 1:
         raise ValueError(f"n: expected a whole number of at least 1, got {n}")
-    params = check(params, emissions, lengths, allowed)
+    params = prepare_params(params, emissions, lengths, allowed)
     return _decode(params, emissions, lengths, n, "scan")
 
 
@@ -263,14 +263,16 @@ def _log_partition(params: CRFParams, emissions: Array, lengths: Array, method: 
 def _decode(
     params: CRFParams, emissions: Array, lengths: Array, n: int, method: str
 ) -> tuple[Array, Array]:
-    """`decode_nbest` after `check`; several only step by step."""
+    """`decode_nbest` after `prepare_params`; several only step by step."""
     B, T, K = emissions.shape
-    one_without_steps = jnp.array([0.0] + [-jnp.inf] * (n - 1))
+    parallel = goes_parallel(method, emissions)
+    # A sentence without steps has one path.
+    empty = jnp.array([0.0] + [-jnp.inf] * (n - 1), jnp.float32)
     if not T:
-        return jnp.zeros((B, n, 0), jnp.int32), jnp.tile(one_without_steps, (B, 1))
-    params = CRFParams(*map(number_or_disallowed, params))
-    if goes_parallel(method, emissions):
-        emissions = zero_padding(number_or_disallowed(emissions), lengths)
+        return jnp.zeros((B, n, 0), jnp.int32), jnp.tile(empty, (B, 1))
+    params = CRFParams(*map(finite_or_disallowed, params))
+    if parallel:
+        emissions = zero_padding(finite_or_disallowed(emissions), lengths)
         only, offset, rounds = forward_parallel(best, params, emissions, lengths)
         last = only[None]
         trace = partial(best_path_parallel, rounds, T)
@@ -279,7 +281,7 @@ def _decode(
         trace = partial(best_paths, params, kept)
     totals, ends = ranked((last + params.end[None, :, None]).reshape(n * K, B), n)
     scores = reachable_or_infinite(totals + offset[None])  # [n, B]
-    scores = jnp.where(lengths[None] > 0, scores, one_without_steps[:, None])
+    scores = jnp.where(lengths[None] > 0, scores, empty[:, None])
     tags = trace(ends, jnp.where(scores > -jnp.inf, lengths[None], 0))  # [T, n, B]
     return tags.transpose(2, 1, 0), scores.T
 

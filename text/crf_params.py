@@ -43,10 +43,10 @@ def expect(name: str, array: Any, shape: tuple[int, ...], kind: Any) -> None:
         )
 
 
-def check(
+def prepare_params(
     params: CRFParams, emissions: Array, lengths: Array, allowed: Allowed | None = None
 ) -> CRFParams:
-    """The parameters in float32, without infinities and what is not allowed, if all fit."""
+    """The parameters in float32, finite where minus infinity or not allowed, if all shapes fit."""
     for name, value in (("params", params), ("allowed", allowed)):
         if not isinstance(value, CRFParams | None):
             raise ValueError(f"{name}: expected CRFParams, got {type(value).__name__}")
@@ -72,8 +72,8 @@ def check(
 def prepare(
     params: CRFParams, emissions: Array, lengths: Array, allowed: Allowed | None = None
 ) -> tuple[CRFParams, Array]:
-    """`check`, and the emissions in float32, without infinities, the padding 0."""
-    params = check(params, emissions, lengths, allowed)
+    """`prepare_params`, and the emissions in float32, minus infinity finite, the padding 0."""
+    params = prepare_params(params, emissions, lengths, allowed)
     emissions = jnp.maximum(emissions.astype(jnp.float32), DISALLOWED)
     return params, zero_padding(emissions, lengths)
 
@@ -84,10 +84,10 @@ def zero_padding(emissions: Array, lengths: Array) -> Array:
     return jnp.where(real, emissions, 0.0)
 
 
-def number_or_disallowed(scores: Array) -> Array:
-    """Scores in float32, without infinities; what is not a number is disallowed."""
+def finite_or_disallowed(scores: Array) -> Array:
+    """Scores in float32; infinities and what is not a number are disallowed, as decoding has it."""
     scores = scores.astype(jnp.float32)
-    return jnp.where(scores > DISALLOWED, scores, DISALLOWED)
+    return jnp.where(jnp.abs(scores) < -DISALLOWED, scores, DISALLOWED)
 
 
 def reachable_or_infinite(scores: Array) -> Array:

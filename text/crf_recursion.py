@@ -1,4 +1,4 @@
-"""The recursion of `text.crf` over the steps of a sentence, one by one or many at once.
+"""The forward algorithm of `text.crf`, step by step, and its parallel way, which decodes, too.
 
 In parallel, the reduction of the ways to come to the same place is an argument, a function
 `reduce(candidates [M, ...]) -> [...]`: `log_sum` makes it the forward algorithm, `best` Viterbi's.
@@ -27,12 +27,12 @@ Reduce: TypeAlias = Callable[[Array], Array]
 # Where "auto" goes through time in parallel, on accelerators only: fewer dependent steps, but K
 # times the arithmetic, and a program that takes longer to compile. On an H100 that other
 # measurements shared, 64 sentences, milliseconds one by one and in parallel, loss and gradient /
-# decoding: 16 steps of 3 tags 0.54 and 0.21 / 0.67 and 0.24, 80 steps 1.4 and 0.14 / 2.2 and 0.08,
-# 256 steps 4.4 and 0.19 / 6.9 and 0.05; 80 steps of 16 tags 3.0 and 0.49 / 1.2 and 0.14. Compiling
-# took 1 to 1.5 s and 2 to 3, with 16 tags 2 to 3 and 6 to 9. On two CPU cores loss and gradient
-# take, with 3 tags, half the time for 4 sentences of 16 to 40 steps, three quarters for those of
-# 128, half as much again for 16 of 1,024, twice for 64 of 80, with 9 tags four times; decoding
-# mostly takes more.
+# decoding (one by one as commit 1939136 did): 16 steps of 3 tags 0.54 and 0.21 / 0.67 and 0.24, 80
+# steps 1.4 and 0.14 / 2.2 and 0.08, 256 steps 4.4 and 0.19 / 6.9 and 0.05; 80 steps of 16 tags 3.0
+# and 0.49 / 1.2 and 0.14. Compiling took 1 to 1.5 s and 2 to 3, with 16 tags 2 to 3 and 6 to 9. On
+# two CPU cores loss and gradient take, with 3 tags, half the time for 4 sentences of 16 to 40
+# steps, three quarters for those of 128, half as much again for 16 of 1,024, twice for 64 of 80,
+# with 9 tags four times; decoding takes more.
 PARALLEL_MIN_LENGTH = 16
 PARALLEL_MAX_TAGS = 16
 PARALLEL_MAX_WAYS = 2**26  # numbers of the first round, [K, K, K, T / 2, B]: at most 256 MiB
@@ -90,7 +90,7 @@ def forward(params: CRFParams, emissions: Array, lengths: Array) -> tuple[Array,
         return jnp.where(real[None], after - top[None], before), jnp.where(real, top, 0.0)
 
     steps = (jnp.arange(T), emissions.transpose(1, 2, 0))
-    last, tops = lax.scan(step, jnp.zeros((K, B)), steps)
+    last, tops = lax.scan(step, jnp.zeros((K, B), jnp.float32), steps)
     return last, tops.sum(axis=0)
 
 
@@ -125,7 +125,7 @@ def forward_parallel(
     identity = jnp.where(jnp.eye(K, dtype=bool), 0.0, DISALLOWED)[:, :, None, None]
     stretches = jnp.where(t < lengths[None, None, None], steps, identity)
     rounds: list[Array] = []
-    offset = jnp.zeros(lengths.shape)
+    offset = jnp.zeros(lengths.shape, jnp.float32)
     while stretches.shape[2] > 1:
         if stretches.shape[2] % 2:
             one_more = jnp.broadcast_to(identity, stretches[:, :, :1].shape)

@@ -1,6 +1,7 @@
 """The (list) Viterbi algorithm of `text.crf`, step by step.
 
-As in `text.crf_recursion` time runs outside, and the batch is the last axis.
+As in `text.crf_recursion` time runs outside, the batch is the last axis, and scores are kept
+relative to the best of their step.
 """
 
 import functools
@@ -8,7 +9,7 @@ import functools
 import jax.numpy as jnp
 from jax import Array, lax
 
-from text.crf_params import DISALLOWED, CRFParams, number_or_disallowed
+from text.crf_params import DISALLOWED, CRFParams, finite_or_disallowed
 
 # Up to so many candidates, the best is found by comparing each with the next, written out, and up
 # to so many best ones one after the other: XLA vectorises that on CPUs, but neither argmax nor
@@ -17,13 +18,17 @@ from text.crf_params import DISALLOWED, CRFParams, number_or_disallowed
 # instead of 19 with 9.
 FEW = 16
 
-# Up to so many steps, the best path is found by its plain score, which has digits enough; to
-# keep it relative takes 7 % longer.
-SHORT = 256
-
 
 def ranked(candidates: Array, n: int) -> tuple[Array, Array]:
-    """The n largest over the first axis, above minus infinity if several, and where they are."""
+    """The n largest over the first axis, and where they are.
+
+    Args:
+        candidates: [M, ...]; finite, if n is more than 1.
+        n: how many, up to M.
+
+    Returns:
+        Both [n, ...], the places int32: the largest first, of equals the first.
+    """
     if n > FEW:
         values, places = lax.top_k(jnp.moveaxis(candidates, 0, -1), n)
         return jnp.moveaxis(values, -1, 0), jnp.moveaxis(places, -1, 0)
@@ -73,25 +78,35 @@ def forward_best(
     """
     B, T, K = emissions.shape
 
-    def scores(t: Array | int) -> Array:
+    def scores_at(t: Array | int) -> Array:
         now = lax.dynamic_index_in_dim(emissions, t, axis=1, keepdims=False).T  # [K, B]
-        return number_or_disallowed(now)
+        return finite_or_disallowed(now)
 
-    def step(state: tuple[Array, Array], t: Array) -> tuple[tuple[Array, Array], Array]:
-        before, offset = state
+    def step(state: tuple[Array, Array, Array], t: Array) -> tuple[tuple, Array]:
+        before, offset, lost = state
         moves = before[:, :, None] + params.transitions[None, :, :, None]  # [n, K, K, B]
         arrived, ways = ranked(moves.reshape(n * K, K, B), n)  # [n, K, B]
-        after, real = arrived + scores(t)[None], t < lengths
-        if T > SHORT:
-            after = lax.optimization_barrier(after)  # or `top` would compute it again
-            top, _ = largest(after.reshape(n * K, B))
-            after, offset = after - top[None, None], jnp.where(real, offset + top, offset)
+        # Without the first barrier XLA makes `after` again for `top`. Without the second it may
+        # write the difference over `after` while it still looks for `top` there (jaxlib 0.12.0).
+        after = lax.optimization_barrier(arrived + scores_at(t)[None])
+        top = lax.optimization_barrier(largest(after.reshape(n * K, B))[0])
+        real = t < lengths
+        held = jnp.where(real[None, None], after - top[None, None], before)
         kept = before[0] if keeps_scores(n, K) else _pack(ways.reshape(n * K, B))
-        return (jnp.where(real[None, None], after, before), offset), kept
+        return (held, *_add_exactly(offset, lost, jnp.where(real, top, 0.0))), kept
 
-    first = jnp.full((n, K, B), DISALLOWED).at[0].set(params.start[:, None] + scores(0))
-    (last, offset), kept = lax.scan(step, (first, jnp.zeros(B)), jnp.arange(1, T))
-    return last, offset, kept
+    first = jnp.full((n, K, B), DISALLOWED, jnp.float32)
+    first = first.at[0].set(params.start[:, None] + scores_at(0))
+    nothing = jnp.zeros(B, jnp.float32)
+    (last, offset, lost), kept = lax.scan(step, (first, nothing, nothing), jnp.arange(1, T))
+    return last, offset + lost, kept
+
+
+def _add_exactly(total: Array, lost: Array, more: Array) -> tuple[Array, Array]:
+    """A sum of many numbers and what its roundings lost (Knuth's two-sum), both with `more`."""
+    added = total + more
+    taken = added - total
+    return added, lost + ((total - (added - taken)) + (more - taken))
 
 
 def keeps_scores(n: int, K: int) -> bool:
@@ -117,18 +132,19 @@ def best_paths(params: CRFParams, kept: Array, ends: Array, lengths: Array) -> A
     """
     n, T, K = len(ends), len(kept) + 1, len(params.start)
 
+    def tags(here: Array, t: Array | int) -> Array:
+        return jnp.where(t < lengths, lax.rem(here, jnp.full_like(here, K)), 0)
+
     def back(here: Array, now: tuple[Array, Array]) -> tuple[Array, Array]:
-        t, kept = now
+        t, known = now
         if keeps_scores(n, K):
-            previous = largest(kept[:, None] + params.transitions[:, here])[1]
+            previous = largest(known[:, None] + params.transitions[:, here])[1]
         else:
-            previous = _unpack(kept, n * K, here)
-        real = t < lengths
-        return jnp.where(real, previous, here), jnp.where(real, lax.rem(here, K), 0)
+            previous = _unpack(known, n * K, here)
+        return jnp.where(t < lengths, previous, here), tags(here, t)
 
     first, later = lax.scan(back, ends, (jnp.arange(1, T), kept), reverse=True)
-    first = jnp.where(lengths > 0, lax.rem(first, K), 0)
-    return jnp.concatenate([first[None], later])
+    return jnp.concatenate([tags(first, 0)[None], later])
 
 
 def _bits(M: int) -> int:
@@ -140,8 +156,10 @@ def _bits(M: int) -> int:
 def _pack(numbers: Array) -> Array:
     """M numbers below M, int32 [M, B], in one, int32 [1, B], if they fit."""
     bits = _bits(len(numbers))
+    if not bits:
+        return numbers
     placed = [number << (bits * place) for place, number in enumerate(numbers)]
-    return functools.reduce(jnp.bitwise_or, placed)[None] if bits else numbers
+    return functools.reduce(jnp.bitwise_or, placed)[None]
 
 
 def _unpack(packed: Array, M: int, place: Array) -> Array:

@@ -268,7 +268,7 @@ def test_both_methods_find_the_same_path_of_many_tags(T, K):
     np.testing.assert_array_equal(tags, expected)
     check_same(scores, best_scores)
     check_same(scores, crf.score(params, emissions, tags, lengths))
-    several = crf.decode_nbest(params, emissions, lengths, 2)  # by another way to the best
+    several = crf.decode_nbest(params, emissions, lengths, 2)
     check_same(scores, several[1][:, 0])
 
 
@@ -460,25 +460,93 @@ def test_what_is_no_number_at_a_real_step_is_no_small_loss(method, bad):
     assert not np.isfinite(crf.log_partition(params, emissions, lengths, method=method))[2]
 
 
-@pytest.mark.parametrize("method", METHODS)
+DECODERS = {
+    "scan": partial(crf.decode, method="scan"),
+    "parallel": partial(crf.decode, method="parallel"),
+    "several": partial(crf.decode_nbest, n=2),
+}
+
+
+@pytest.mark.parametrize("name", DECODERS)
 @pytest.mark.parametrize("K", [3, FEW + 1])
-def test_decoding_takes_what_is_no_number_for_minus_infinity(method, K):
-    params, emissions, _, _ = make_problem(24, K)
-    lengths = np.full(len(emissions), emissions.shape[1])
-    emissions = np.nan_to_num(emissions, nan=1.0)
-    lost = emissions.copy()
-    for scores, value in ((emissions, -np.inf), (lost, np.nan)):
-        scores[0, 1, 1:] = scores[1, :, 0] = scores[2, 3] = value
-    params.transitions[1, 2] = -np.inf
-    changed = params._replace(
-        transitions=np.where(params.transitions > -9, params.transitions, np.nan)
-    )
-    for decode in (partial(crf.decode, method=method), partial(crf.decode_nbest, n=2)):
-        tags, scores = decode(changed, lost, lengths)
-        jax.tree.map(
-            np.testing.assert_array_equal, (tags, scores), decode(params, emissions, lengths)
-        )
-        assert not tags[2].any() and (scores[2] == -np.inf).all()
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_decoding_takes_what_is_not_finite_for_minus_infinity(name, K, bad):
+    def make(value):
+        params, emissions, _, _ = make_problem(24, K)
+        params.transitions[1, 2] = params.start[2] = params.end[0] = value
+        emissions = np.nan_to_num(emissions, nan=1.0)
+        emissions[0, 1, 1:] = emissions[1, :, 0] = emissions[2, 3] = value
+        return params, emissions, np.full(len(emissions), emissions.shape[1])
+
+    tags, scores = DECODERS[name](*make(bad))
+    jax.tree.map(np.testing.assert_array_equal, (tags, scores), DECODERS[name](*make(-np.inf)))
+    assert not tags[2].any() and (scores[2] == -np.inf).all()
+    assert np.isfinite(np.delete(scores.reshape(len(scores), -1)[:, 0], 2)).all()
+
+
+@pytest.mark.parametrize("constant", [0, 100, 1e4])
+@pytest.mark.parametrize("name", ["scan", "several"])
+def test_decoding_is_exact_where_all_scores_are_large(name, constant):
+    """The best path in float64 is no better than the one found, and its score is that said."""
+    params, emissions, _, lengths = make_problem(30, 3, np.array([250, 249, 17]), 250)
+    emissions += np.float32(constant)
+    tags, scores = DECODERS[name](params, emissions, lengths)
+    first, said = (tags[:, 0], scores[:, 0]) if name == "several" else (tags, scores)
+    for found, score, (oracle, path) in zip(
+        first, said, oracles(params, emissions, np.asarray(first), lengths), strict=True
+    ):
+        best = crf_forward(oracle, np.max)
+        assert best - crf_score(oracle, path) < 1e-3, found
+        close(score, best, rtol=1e-7, atol=1e-4)
+    longer = np.pad(emissions, ((0, 0), (0, 7), (0, 0)), constant_values=np.nan)
+    padded_tags, padded_scores = DECODERS[name](params, longer, lengths)
+    np.testing.assert_array_equal(padded_tags[..., :250], tags)
+    np.testing.assert_array_equal(padded_scores, scores)
+
+
+def test_the_score_of_five_thousand_large_steps_keeps_its_digits():
+    params, emissions, tags, lengths = make_problem(15, 3, LONG, 5000)
+    emissions += np.float32(1e4)
+    _, scores = crf.decode(params, emissions, lengths, method="scan")
+    for score, (oracle, _) in zip(scores, oracles(params, emissions, tags, lengths), strict=True):
+        close(score, crf_forward(oracle, np.max), rtol=1e-7)
+
+
+def test_more_paths_than_are_compared_one_by_one():
+    params, emissions, tags, lengths = make_problem(31, 3, np.array([4, 5]))
+    found = crf.decode_nbest(params, emissions, lengths, FEW + 4)
+    for rows, scores, (oracle, path) in zip(
+        *found, oracles(params, emissions, tags, lengths), strict=True
+    ):
+        wanted = crf_paths(oracle)[: FEW + 4]
+        close(scores, [score for score, _ in wanted], rtol=1e-5, atol=1e-5)
+        assert [tuple(row[: len(path)]) for row in np.asarray(rows).tolist()] == [
+            t for _, t in wanted
+        ]
+
+
+@pytest.mark.parametrize("K", [3, FEW + 1])
+def test_decoding_under_vmap_and_its_scores_gradient(K):
+    params, emissions, _, lengths = make_problem(32, K)
+    emissions = np.nan_to_num(emissions)
+    tags, scores = crf.decode(params, emissions, lengths)
+    one_by_one = jax.vmap(lambda e, n: crf.decode(params, e[None], n[None]))(emissions, lengths)
+    np.testing.assert_array_equal(one_by_one[0][:, 0], tags)
+    close(one_by_one[1][:, 0], scores, rtol=1e-6)
+    gradient = jax.grad(lambda e: crf.decode(params, e, lengths)[1].sum())(emissions)
+    real = real_steps(emissions, lengths)[..., None]
+    np.testing.assert_allclose(gradient, jax.nn.one_hot(tags, K) * real, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", DECODERS)
+@pytest.mark.parametrize("K", [3, FEW + 1])
+def test_decoding_in_an_x64_program_is_float32(name, K):
+    params, emissions, _, lengths = make_problem(33, K)
+    expected = DECODERS[name](params, emissions, lengths)
+    with jax.enable_x64(True):
+        tags, scores = DECODERS[name](params, emissions, lengths.astype(np.int64))
+        assert (tags.dtype, scores.dtype) == (jnp.int32, jnp.float32)
+        jax.tree.map(np.testing.assert_array_equal, (tags, scores), expected)
 
 
 @pytest.mark.parametrize("n", [1, 2, 5, FEW, FEW + 1])
@@ -513,6 +581,11 @@ GOOD = dict(zip(("params", "emissions", "tags", "lengths"), make_problem(20, 3),
         ("decode", {"allowed": GOOD["params"]}, "allowed.transitions: expected bool"),
         ("decode_nbest", {"n": 0}, "n: expected a whole number of at least 1, got 0"),
         ("marginals", {"method": "fast"}, "expected one of auto, scan, parallel, got 'fast'"),
+        (
+            "decode",
+            {"method": "fast", "emissions": np.zeros((7, 0, 3), np.float32)},
+            "expected one of auto, scan, parallel, got 'fast'",
+        ),
         ("log_probability_of", {"possible": np.ones((7, 5), bool)}, r"possible: .*\[7, 5, 3\]"),
     ],
 )
