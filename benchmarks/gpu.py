@@ -3,7 +3,8 @@
     python -m benchmarks gpu --json=runs/bench-gpu.json
 
 The networks compute in bfloat16, which `--precision=auto` chooses on such a card; PyTorch's by
-autocast, a tagger's in float32 too, without `torch.compile`. Both sides' float32 products are of TensorFloat-32.
+autocast, a tagger's in float32 too, without `torch.compile`. Both sides' float32 products are of
+TensorFloat-32.
 """
 
 from functools import partial
