@@ -21,6 +21,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 from text.crf_params import (
@@ -219,7 +220,7 @@ def decode_nbest(
         params: of K tags.
         emissions: [B, T, K].
         lengths: [B].
-        n: how many, at least 1.
+        n: how many, at least 1; static under jit.
         allowed: choose among these paths only.
 
     Returns:
@@ -227,10 +228,13 @@ def decode_nbest(
         [B, n]. Where there are fewer than n paths the rest have tags 0 and score minus
         infinity; a sentence of length 0 has one path.
     """
-    if not isinstance(n, int) or n < 1:
-        raise ValueError(f"n: expected a whole number of at least 1, got {n}")
+    if not isinstance(n, int | np.integer) or n < 1:
+        raise ValueError(
+            f"n: expected a whole number of at least 1, got {n!r} (under jit, n is static: "
+            'jax.jit(decode_nbest, static_argnames="n"))'
+        )
     params = prepare_params(params, emissions, lengths, allowed)
-    return _decode(params, emissions, lengths, n, "scan")
+    return _decode(params, emissions, lengths, int(n), "scan")
 
 
 def _score(params: CRFParams, emissions: Array, tags: Array, lengths: Array) -> Array:
@@ -294,7 +298,7 @@ def _centred(emissions: Array) -> Array:
 
 def _surprisal(part: Array, whole: Array) -> Array:
     """-log of the fraction that exp(part) is of exp(whole); rounding never makes it negative."""
-    return jnp.where(part > -jnp.inf, jnp.maximum(whole - part, 0.0), jnp.inf)
+    return jnp.where(part == -jnp.inf, jnp.inf, jnp.maximum(whole - part, 0.0))
 
 
 def _tags_surprisal(

@@ -49,7 +49,8 @@ def prepare_params(
     """The parameters in float32, finite where minus infinity or not allowed, if all shapes fit."""
     for name, value in (("params", params), ("allowed", allowed)):
         if not isinstance(value, CRFParams | None):
-            raise ValueError(f"{name}: expected CRFParams, got {type(value).__name__}")
+            kind = "CRFParams" if name == "params" else "CRFParams of booleans"
+            raise ValueError(f"{name}: expected {kind}, got {type(value).__name__}")
     expect_array("emissions", emissions)
     if emissions.ndim != 3 or not emissions.shape[2]:
         raise ValueError(

@@ -447,6 +447,16 @@ def test_empty_batches_and_empty_sentences(shape, method):
     assert np.isfinite(found["decode"][1]).all()
 
 
+@pytest.mark.parametrize("method", ["scan", "parallel"])
+def test_what_is_no_number_on_the_gold_path_makes_its_loss_none(method):
+    params, emissions, tags, lengths = make_problem(24, 3)
+    emissions[2, 1, tags[2, 1]] = np.nan
+    possible = np.ones(emissions.shape, bool)
+    found = run(params, emissions, tags, lengths, possible=possible, method=method)
+    for values in (found["loss"][0], found["path"], found["possible"]):
+        np.testing.assert_array_equal(np.isnan(values), np.arange(len(tags)) == 2)
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 @pytest.mark.parametrize("method", ["scan", "parallel"])
 def test_what_is_no_number_at_a_real_step_is_no_small_loss(method, bad):
@@ -514,7 +524,7 @@ def test_the_score_of_five_thousand_large_steps_keeps_its_digits():
 
 def test_more_paths_than_are_compared_one_by_one():
     params, emissions, tags, lengths = make_problem(31, 3, np.array([4, 5]))
-    found = crf.decode_nbest(params, emissions, lengths, FEW + 4)
+    found = crf.decode_nbest(params, emissions, lengths, np.int64(FEW + 4))
     for rows, scores, (oracle, path) in zip(
         *found, oracles(params, emissions, tags, lengths), strict=True
     ):
@@ -576,7 +586,11 @@ GOOD = dict(zip(("params", "emissions", "tags", "lengths"), make_problem(20, 3),
         ("score", {"lengths": np.ones((7, 5), bool)}, "lengths: expected integer.*got bool"),
         ("decode_nbest", {"n": 2.5}, "n: expected a whole number of at least 1, got 2.5"),
         ("decode", {"params": tuple(GOOD["params"])}, "params: expected CRFParams, got tuple"),
-        ("decode", {"allowed": np.ones((3, 3), bool)}, "allowed: expected CRFParams, got ndarray"),
+        (
+            "decode",
+            {"allowed": np.ones((3, 3), bool)},
+            "allowed: expected CRFParams of booleans, got ndarray",
+        ),
         ("decode", {"allowed": make_allowed(2)}, r"allowed.transitions: .*\[3, 3\], got bool \[2"),
         ("decode", {"allowed": GOOD["params"]}, "allowed.transitions: expected bool"),
         ("decode_nbest", {"n": 0}, "n: expected a whole number of at least 1, got 0"),
