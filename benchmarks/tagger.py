@@ -55,7 +55,7 @@ def compare(
     divides = platform == "cpu" and len(cores()) >= DEVICES and batch_size >= DIVIDED_BATCH
     divided = {f"athanor, devices={DEVICES}": (*maker, DEVICES)} if divides else {}
     with Side(*maker) as ours:
-        problem, loss = ours.call("problem"), ours.call("loss")
+        problem, parameters, loss = (ours.call(name) for name in ("problem", "parameters", "loss"))
         peer = ("benchmarks.torch_tagger:calls", problem, hidden)
         peers = {PEER: (*peer, precision)}
         if precision != "float32":
@@ -63,7 +63,7 @@ def compare(
         with start(peers) as theirs, start(divided) as more:
             tolerance = TOLERANCES["bfloat16" if platform == "gpu" else precision]
             for side in theirs.values():
-                side.call("load", ours.call("parameters"))
+                side.call("load", parameters)
                 np.testing.assert_allclose(loss, side.call("loss"), rtol=tolerance)
             for side in more.values():
                 np.testing.assert_allclose(loss, side.call("loss"), rtol=TOLERANCES[precision])

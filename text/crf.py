@@ -33,7 +33,6 @@ from text.crf_params import (
     prepare,
     prepare_params,
     reachable_or_infinite,
-    zero_padding,
 )
 from text.crf_recursion import (
     best,
@@ -276,7 +275,7 @@ def _decode(
         return jnp.zeros((B, n, 0), jnp.int32), jnp.tile(empty, (B, 1))
     params = CRFParams(*map(finite_or_disallowed, params))
     if parallel:
-        emissions = zero_padding(finite_or_disallowed(emissions), lengths)
+        emissions = finite_or_disallowed(emissions)
         only, offset, rounds = forward_parallel(best, params, emissions, lengths)
         last = only[None]
         trace = partial(best_path_parallel, rounds, T)

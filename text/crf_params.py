@@ -75,14 +75,9 @@ def prepare(
 ) -> tuple[CRFParams, Array]:
     """`prepare_params`, and the emissions in float32, minus infinity finite, the padding 0."""
     params = prepare_params(params, emissions, lengths, allowed)
-    emissions = jnp.maximum(emissions.astype(jnp.float32), DISALLOWED)
-    return params, zero_padding(emissions, lengths)
-
-
-def zero_padding(emissions: Array, lengths: Array) -> Array:
-    """Emissions [B, T, K] with 0 in the padding, whatever it held."""
     real = jnp.arange(emissions.shape[1])[None, :, None] < lengths[:, None, None]
-    return jnp.where(real, emissions, 0.0)
+    emissions = jnp.where(real, emissions.astype(jnp.float32), 0.0)
+    return params, jnp.maximum(emissions, DISALLOWED)
 
 
 def finite_or_disallowed(scores: Array) -> Array:
