@@ -14,6 +14,7 @@ CPUINFO = Path("/proc/cpuinfo")
 ONEDNN_FLAG = "--xla_cpu_experimental_onednn_custom_call"
 # Earlier ones do not have oneDNN in their wheels.
 FIRST_WITH_ONEDNN = (0, 12)
+VECTOR_FLAG = "--xla_cpu_prefer_vector_width"
 TRITON_FLAG = "--xla_gpu_enable_triton_gemm"
 
 
@@ -25,6 +26,7 @@ def prepare_host() -> None:
     keep_freed_memory()
     compute_in_place()
     use_onednn()
+    use_whole_vectors()
     use_cublas()
 
 
@@ -69,6 +71,21 @@ def use_onednn() -> None:
     version = tuple(int(part) for part in metadata.version("jaxlib").split(".")[:2])
     if version >= FIRST_WITH_ONEDNN:
         _ask_xla(ONEDNN_FLAG, "true")
+
+
+def use_whole_vectors(cpuinfo: Path = CPUINFO) -> None:
+    """Let XLA's own CPU code fill 512-bit vectors, where it would make 256 bits of them.
+
+    A choice already in XLA_FLAGS stands. LLVM keeps to 256 bits for the first processors with
+    AVX-512, which then lowered their clock; those with bfloat16 vectors are later ones. What is
+    not left to a library gains, a CRF and the gates of taggers above all. On two cores of an AMD
+    EPYC (Zen 5, jax 0.12), 256 and 512 bits in turn, 64 sentences of 80 steps and 3 tags:
+    decoding 16.9 and 15.2 us, loss and gradient 216 and 184, marginals 121 and 84, 5 best
+    paths 880 and 625; taggers' epochs take 2 to 9 % less, `cnn` steps 2 %, ResNet-18 the same.
+    Lost: decoding 16 sentences of 1,024 steps (8 %), one sentence's gradient (54 and 76 us).
+    """
+    if _has_feature("avx512_bf16", cpuinfo):
+        _ask_xla(VECTOR_FLAG, "512")
 
 
 def use_cublas(devices: Path = Path("/dev")) -> None:

@@ -91,6 +91,22 @@ def test_onednn_is_asked_for_where_it_is(monkeypatch, version, before, after):
     assert host.onednn_is_used() == after.endswith("=true")
 
 
+@pytest.mark.parametrize(
+    "features, before, after",
+    [
+        ("avx512f avx512_bf16", "--xla_a=1", f"--xla_a=1 {host.VECTOR_FLAG}=512"),
+        ("avx512f", "--xla_a=1", "--xla_a=1"),
+        ("avx512_bf16", f"{host.VECTOR_FLAG}=256", f"{host.VECTOR_FLAG}=256"),
+    ],
+)
+def test_later_processors_vectors_are_filled(monkeypatch, tmp_path, features, before, after):
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text(f"flags : fpu {features}\n")
+    monkeypatch.setenv("XLA_FLAGS", before)
+    host.use_whole_vectors(cpuinfo)
+    assert os.environ["XLA_FLAGS"] == after
+
+
 def test_products_on_a_gpu_are_left_to_cublas(monkeypatch, tmp_path):
     monkeypatch.setenv("XLA_FLAGS", "--xla_a=1")
     host.use_cublas(tmp_path)
