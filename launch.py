@@ -60,7 +60,7 @@ flags.DEFINE_multi_string("run", None, "Folder of a finished run; aspect average
 flags.DEFINE_multi_string("input", None, "What to predict: images or folders; text, file or -.")
 flags.DEFINE_string("format", None, "cifar: table or jsonl; aspect: text, jsonl, xml, html.")
 flags.DEFINE_integer("top", None, "cifar: classes shown for each image [3].")
-flags.DEFINE_integer("nbest", None, "aspect: taggings shown for each sentence [the best alone].")
+flags.DEFINE_integer("nbest", None, "aspect: also show each sentence's N best taggings.")
 flags.DEFINE_string("study", None, "Compare arms over seeds: a name, list, or a .yaml file.")
 flags.DEFINE_integer("seeds", None, "Seeds of every arm of a study [the study's, mostly 3].")
 flags.DEFINE_string("budget", None, "quick: minutes; cpu: two cores; full: the reports' [quick].")

@@ -64,7 +64,7 @@ def _use(mode: str, launcher: dict[str, Any], settings: dict[str, Any], form: st
     predict(
         runs,
         launcher["input"],
-        nbest=1 if launcher["nbest"] is None else launcher["nbest"],
+        nbest=launcher["nbest"],
         form=form,
         changes={"devices": 0} | settings,
     )

@@ -47,7 +47,12 @@ class Prediction:
 
 
 def predict(
-    runs: Sequence[Path], inputs: Sequence[str], *, nbest: int, form: str, changes: dict[str, Any]
+    runs: Sequence[Path],
+    inputs: Sequence[str],
+    *,
+    nbest: int | None,
+    form: str,
+    changes: dict[str, Any],
 ) -> None:
     """Print the terms of every input sentence.
 
@@ -55,15 +60,16 @@ def predict(
         runs: run folders; of several the scores are averaged.
         inputs: each a file in any format of `corpus_files`, `-` for standard input (a sentence
             a line), or else a sentence itself.
-        nbest: how many taggings to show of each sentence; 1 shows the best alone.
+        nbest: how many of each sentence's best taggings to show beside its terms, or none.
         form: text, jsonl, xml or html.
         changes: settings that may differ from the runs'.
 
     Raises:
         InputError: no run, a file that cannot be read, nbest below 1 or without effect.
     """
-    check_range("--nbest", nbest, 1, MOST_TAGGINGS)
-    if nbest > 1 and form == "xml":
+    if nbest is not None:
+        check_range("--nbest", nbest, 1, MOST_TAGGINGS)
+    if nbest and form == "xml":
         raise InputError(f"--nbest={nbest} has no effect with --format=xml: leave it out")
     chunks = [(name, _check_input(name)) for name in inputs]
     ensemble = Ensemble(runs, changes)
@@ -82,7 +88,9 @@ def predict(
         say(footer)
 
 
-def extract(ensemble: Ensemble, sentences: Sequence[Sentence], nbest: int) -> list[Prediction]:
+def extract(
+    ensemble: Ensemble, sentences: Sequence[Sentence], nbest: int | None
+) -> list[Prediction]:
     """The terms of sentences."""
     extractor = ensemble.extractor
     split = ensemble.tokenize(sentences)
@@ -92,7 +100,7 @@ def extract(ensemble: Ensemble, sentences: Sequence[Sentence], nbest: int) -> li
     ranges = [extractor.scheme.decode_ranges(row) for row in tags]
     chances = decoding.term_probabilities(*scores, ranges, extractor.scheme)
     paths: list[list[decoding.Path]] = [[] for _ in sentences]
-    if nbest > 1:
+    if nbest:
         paths = decoding.best_paths(*scores, extractor.allowed, nbest)
     found = []
     for n, sentence in enumerate(sentences):

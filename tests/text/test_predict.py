@@ -140,6 +140,7 @@ def test_text_shows_terms_with_offsets_and_confidence(runs, capsys):
         place = f"{term['from']}-{term['to']}"
         assert line.split() == [*term["term"].split(), place, f"{term['confidence']:.3f}"]
     assert lines[-1].startswith("    probability ")
+    assert run_predict(capsys, runs, TEXTS[0], nbest=1) == lines[:-1]
 
 
 def test_what_a_terminal_would_obey_is_not_printed(runs, capsys):
