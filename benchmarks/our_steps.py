@@ -141,7 +141,8 @@ class SeedsTrainer:
     def __init__(self, task: Task, seeds: int):
         keys = jax.vmap(lambda seed: jax.random.split(jax.random.key(seed)))(jnp.arange(seeds))
         self._state = jax.jit(jax.vmap(task.init))(keys[:, 0])
-        self._step = jax.jit(jax.vmap(task.step, in_axes=(0, None, None, 0)), donate_argnums=0)
+        step = jax.vmap(task.step, in_axes=(0, None, None, 0))
+        self._step = local_devices(1).compile(step, donate_first=True)
         self._data = jax.device_put((dict(task.tables), dict(task.batch)))
         self._keys = keys[:, 1]
 
@@ -161,7 +162,7 @@ def classifier_calls(name: str, batch_size: int, dtype: str, steps: int = 1) -> 
     task = classifier(name, batch_size, dtype=jnp.dtype(dtype))
     trainer = Trainer(task)
     model, x = models.create(name, 10, dtype=jnp.dtype(dtype)), jax.device_put(task.batch["image"])
-    apply = jax.jit(lambda variables, x: model.apply(variables, x, train=False))
+    apply = local_devices(1).compile(lambda variables, x: model.apply(variables, x, train=False))
     calls: dict[str, Callable] = {
         "parameters": lambda: flatten_dict(trainer.state.params, sep="."),
         "training step": trainer,

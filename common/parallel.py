@@ -28,7 +28,7 @@ from common.host import (
     prepare_host,
     unused_accelerator,
 )
-from common.program_cache import keep_programs
+from common.program_cache import Unkept, keep_programs
 from common.writer import say, warn
 
 AXIS = "devices"
@@ -76,11 +76,16 @@ class Devices:
                 (common/program_cache.py).
         """
         donate = (0,) if donate_first else ()
+        has_choice = self.on_cpu and onednn_is_used()
+        program: Any
         if self.count == 1:
-            without = self.on_cpu and onednn_is_used() and not onednn
+            without = has_choice and not onednn
             options = {ONEDNN_FLAG.removeprefix("--"): False} if without else None
-            return jax.jit(fn, donate_argnums=donate, compiler_options=options)
-        return jax.pmap(fn, axis_name=AXIS, devices=self.devices, donate_argnums=donate)
+            program = jax.jit(fn, donate_argnums=donate, compiler_options=options)
+        else:
+            program = jax.pmap(fn, axis_name=AXIS, devices=self.devices, donate_argnums=donate)
+            onednn = True  # pmap has no options
+        return Unkept(program) if has_choice and onednn else program
 
     def replicate(self, tree: Any) -> Any:
         """A copy of every array on every device."""

@@ -5,7 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import pytest
+
+from common.host import FIRST_WITH_ONEDNN, has_bfloat16
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = """
@@ -16,12 +19,23 @@ devices = local_devices()
 jax.jit(lambda x: x * 2 + 1)(1.0)
 print(keep_programs(devices.on_cpu))
 """
+WITH_ONEDNN = """
+import jax, jax.numpy as jnp
+from common.parallel import local_devices
+devices = local_devices({count})
+x = devices.replicate(jnp.ones((256, 256), jnp.bfloat16))
+def product(x):
+    return x @ x
+
+print(devices.compile(product)(x).shape)
+assert jax.config.jax_persistent_cache_min_compile_time_secs == 0
+"""
 
 
-def start(**environment: str) -> Path | None:
+def start(program: str = PROGRAM, **environment: str) -> Path | None:
     """Run a program; where its compiled programs are kept."""
     result = subprocess.run(
-        [sys.executable, "-c", PROGRAM],
+        [sys.executable, "-c", program],
         cwd=ROOT,
         env=os.environ
         | {
@@ -61,3 +75,17 @@ def test_the_user_wins(tmp_path):
     assert (tmp_path / "mine").is_dir()
     assert start(JAX_ENABLE_COMPILATION_CACHE="false", ATHANOR_CACHE=str(tmp_path / "c")) is None
     assert not (tmp_path / "c").exists()
+
+
+@pytest.mark.skipif(not has_bfloat16(), reason="oneDNN leaves bfloat16 to XLA here")
+@pytest.mark.skipif(jax.__version_info__[:2] < FIRST_WITH_ONEDNN, reason="XLA has no oneDNN")
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_program_that_cannot_be_kept_is_not_tried(tmp_path, count):
+    """jaxlib 0.12 asks for as many bytes as an address says when it writes one down."""
+    told = start(
+        WITH_ONEDNN.format(count=count),
+        ATHANOR_CACHE=str(tmp_path),
+        JAX_RAISE_PERSISTENT_CACHE_ERRORS="true",
+        XLA_FLAGS="",
+    )
+    assert str(told).endswith("256, 256)") and not list(tmp_path.glob("*/*product*"))
