@@ -185,8 +185,8 @@ def tagger_calls(hidden: int, batch_size: int, length: int) -> dict[str, Callabl
 def waiting(function: Callable, *arguments: Any) -> Callable[[], Any]:
     """A call of the function, jitted for one device, that returns when its work is done.
 
-    On a CPU every call does (`compute_in_place`). Elsewhere one result is waited for: a program's
-    results are ready together.
+    On a CPU every call does, after `local_devices` (`compute_in_place`). Elsewhere one result is
+    waited for: a program's results are ready together.
     """
     if platform() == "cpu":
         return partial(function, *arguments)

@@ -1,5 +1,5 @@
-"""What the host is told before JAX starts: how to keep memory, which libraries to use; and what
-the host tells: where caches are, what its processor can do."""
+"""What the host is told before JAX starts: how to keep memory, where to compute, which vectors and
+libraries to use; and what the host tells: where caches are, what its processor can do."""
 
 import ctypes
 import os
@@ -21,7 +21,7 @@ TRITON_FLAG = "--xla_gpu_enable_triton_gemm"
 def prepare_host() -> None:
     """Call this before anything runs on a device: memory and libraries are chosen then.
 
-    They change how fast programs are and how fast they compile, no more.
+    They change how fast programs are and how fast they compile, and no more than roundings else.
     """
     keep_freed_memory()
     compute_in_place()
@@ -74,15 +74,16 @@ def use_onednn() -> None:
 
 
 def use_whole_vectors(cpuinfo: Path = CPUINFO) -> None:
-    """Let XLA's own CPU code fill 512-bit vectors, where it would make 256 bits of them.
+    """Let XLA's own CPU code fill 512-bit vectors instead of 256-bit ones.
 
-    A choice already in XLA_FLAGS stands. LLVM keeps to 256 bits for the first processors with
-    AVX-512, which then lowered their clock; those with bfloat16 vectors are later ones. What is
-    not left to a library gains, a CRF and the gates of taggers above all. On two cores of an AMD
-    EPYC (Zen 5, jax 0.12), 256 and 512 bits in turn, 64 sentences of 80 steps and 3 tags:
-    decoding 16.9 and 15.2 us, loss and gradient 216 and 184, marginals 121 and 84, 5 best
-    paths 880 and 625; taggers' epochs take 2 to 9 % less, `cnn` steps 2 %, ResNet-18 the same.
-    Lost: decoding 16 sentences of 1,024 steps (8 %), one sentence's gradient (54 and 76 us).
+    A choice already in XLA_FLAGS stands. XLA asks LLVM for 256 bits, whatever the processor: 512
+    lowered the clock of the first that had AVX-512. Those with bfloat16 vectors are later ones.
+    What is not left to a library gains, a CRF and the gates of taggers above all. On two cores of
+    an AMD EPYC (Zen 5, jax 0.12; no other processor was measured), 256 and 512 bits in turn, 64
+    sentences of 80 steps and 3 tags: decoding 16.9 and 15.2 us, loss and gradient 216 and 184,
+    marginals 121 and 84, 5 best paths 880 and 625; taggers' epochs take 2 to 9 % less, `cnn` steps
+    2 %, ResNet-18's the same. Lost: decoding 16 sentences of 1,024 steps (8 %), the gradient of a
+    single sentence of 80 steps (54 and 76 us).
     """
     if _has_feature("avx512_bf16", cpuinfo):
         _ask_xla(VECTOR_FLAG, "512")

@@ -72,20 +72,18 @@ class Devices:
         Args:
             fn: see the class.
             donate_first: gives its first argument's memory away.
-            onednn: whether XLA may call oneDNN on a CPU, whose programs cannot be kept
-                (common/program_cache.py).
+            onednn: whether XLA may call oneDNN on a CPU, whose programs are not kept (`Unkept`);
+                on several devices it does so as it likes.
         """
         donate = (0,) if donate_first else ()
-        has_choice = self.on_cpu and onednn_is_used()
+        asked = self.on_cpu and onednn_is_used()
         program: Any
         if self.count == 1:
-            without = has_choice and not onednn
-            options = {ONEDNN_FLAG.removeprefix("--"): False} if without else None
+            options = {ONEDNN_FLAG.removeprefix("--"): False} if asked and not onednn else None
             program = jax.jit(fn, donate_argnums=donate, compiler_options=options)
         else:
             program = jax.pmap(fn, axis_name=AXIS, devices=self.devices, donate_argnums=donate)
-            onednn = True  # pmap has no options
-        return Unkept(program) if has_choice and onednn else program
+        return Unkept(program) if asked and onednn else program
 
     def replicate(self, tree: Any) -> Any:
         """A copy of every array on every device."""

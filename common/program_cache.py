@@ -30,7 +30,8 @@ def keep_programs(on_cpu: bool) -> Path | None:
 
     JAX_COMPILATION_CACHE_DIR and JAX_ENABLE_COMPILATION_CACHE are the user's, and win.
     """
-    # What a killed process left incomplete cannot be read, and is compiled again.
+    # What a killed process left incomplete cannot be read, what calls oneDNN after all cannot be
+    # written (`Unkept`); either is compiled again.
     warnings.filterwarnings("ignore", "Error (writing|reading) persistent compilation cache entry")
     config: Any = jax.config
     if not config.jax_enable_compilation_cache:
@@ -54,25 +55,30 @@ def keep_programs(on_cpu: bool) -> Path | None:
 
 
 class Unkept:
-    """A jitted function whose programs may call oneDNN, so that none is kept.
+    """A jitted function whose programs may call oneDNN: those that calls compile are not kept.
 
-    XLA cannot write a call of oneDNN down (jaxlib 0.12): it takes for a string what is none, and
-    either writes that or asks for as many bytes as an address has, and fails. That is more than a
-    vain attempt: glibc turns a thread that gets no memory to another arena, where what is freed
-    goes back to the system whatever `host.keep_freed_memory` says, and every page of a large step
-    is mapped anew. A training epoch with 512 units (laptop14, batch 64, two cores of an EPYC) took
-    3.5 instead of 3.1 s in float32, 2.1 instead of 1.9 in bfloat16.
+    XLA cannot write a call of oneDNN down (jaxlib 0.12). It reads a string where there is none,
+    and writes what it found, or takes an address for its length, asks for some 90 TB, and fails.
+    glibc then turns the thread that got no memory to another arena, where what is freed goes back
+    to the system whatever `host.keep_freed_memory` says, and every page of a large step is mapped
+    anew. A training epoch with 512 units (laptop14, batch 64, two cores of an EPYC, a quiet host)
+    took 3.5 instead of 3.1 s in float32, 2.1 instead of 1.9 in bfloat16.
+
+    The setting is the process's: threads that compile other programs meanwhile keep none either.
     """
 
     def __init__(self, program: Any):
+        """`program` is what `jax.jit` or `jax.pmap` returns, whose attributes this has, too."""
         self._program = program
-        self.lower = program.lower
 
-    def __call__(self, *arguments: Any) -> Any:
-        least = jax.config.jax_persistent_cache_min_compile_time_secs
-        jax.config.update(LEAST_SECONDS, math.inf)  # half a microsecond
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._program, name)
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        least = getattr(jax.config, LEAST_SECONDS)
         try:
-            return self._program(*arguments)
+            jax.config.update(LEAST_SECONDS, math.inf)  # half a microsecond
+            return self._program(*arguments, **named)
         finally:
             jax.config.update(LEAST_SECONDS, least)
 

@@ -13,7 +13,8 @@ os.environ["NPROC"] = "16"
 os.environ["XLA_FLAGS"] = (
     "--xla_force_host_platform_device_count=8 "
     "--xla_cpu_collective_call_terminate_timeout_seconds=600 "
-    "--xla_cpu_experimental_onednn_custom_call=false"  # the same numbers on every processor
+    # The same numbers on every processor:
+    "--xla_cpu_prefer_vector_width=256 --xla_cpu_experimental_onednn_custom_call=false"
 )
 # The tests compile far more than they compute; this halves their time.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")

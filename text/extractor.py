@@ -45,6 +45,18 @@ class Extractor:
     def precision(self) -> str:
         return jnp.dtype(self.model.dtype).name
 
+    @property
+    def pays_with_onednn(self) -> bool:
+        """Whether its programs call oneDNN on CPUs, which are compiled anew at every start.
+
+        Narrow recurrent layers in float32 are as fast without: an epoch of report B's BiLSTM on
+        laptop14 takes a core of a Xeon 0.28 s either way, of the default tagger 3.7 s with and 3.5
+        without; and a second start spares 2 s.
+        """
+        model = self.model
+        narrow = model.encoder == "birnn" and max(model.hidden_size) < WIDE_UNITS
+        return self.precision == "bfloat16" or not narrow
+
     def choose_tags(
         self, transitions: CRFParams, emissions: Sequence[np.ndarray], widths: Sequence[int] = ()
     ) -> list[np.ndarray]:
@@ -125,17 +137,6 @@ def _is_wide(config: TextConfig) -> bool:
     1,580 with 256; with 128 units both are alike, 3,200. (Measured with loops over all padding.)
     """
     return config.model == "birnn" and max(config.hidden_sizes) >= WIDE_UNITS
-
-
-def pays_with_onednn(config: TextConfig, extractor: Extractor) -> bool:
-    """Whether training calls oneDNN on CPUs, whose programs are compiled anew at every start.
-
-    Narrow recurrent layers in float32 are as fast without: an epoch of report B's BiLSTM on
-    laptop14 takes a core of a Xeon 0.28 s either way, of the default tagger 3.7 s with and 3.5
-    without; and a second start spares 2 s.
-    """
-    narrow = config.model == "birnn" and not _is_wide(config)
-    return extractor.precision == "bfloat16" or not narrow
 
 
 def _word_dropout(config: TextConfig, lexicon: Lexicon) -> float:
@@ -225,7 +226,7 @@ class Scorer:
             batch = batches.assemble(data["split"], data["tables"], rows)
             return cast(Array, model.apply(variables, batch, train=False)[0])
 
-        self._emissions = self._devices.compile(emissions)
+        self._emissions = self._devices.compile(emissions, onednn=extractor.pays_with_onednn)
 
     def emissions(self, variables: Any, placed: Placed) -> list[np.ndarray]:
         """Emissions float32 [T, K] of every sentence, without padding.

@@ -69,7 +69,7 @@ def predict(
     """
     if nbest is not None:
         check_range("--nbest", nbest, 1, MOST_TAGGINGS)
-    if nbest and form == "xml":
+    if nbest is not None and form == "xml":
         raise InputError(f"--nbest={nbest} has no effect with --format=xml: leave it out")
     chunks = [(name, _check_input(name)) for name in inputs]
     ensemble = Ensemble(runs, changes)
@@ -100,7 +100,7 @@ def extract(
     ranges = [extractor.scheme.decode_ranges(row) for row in tags]
     chances = decoding.term_probabilities(*scores, ranges, extractor.scheme)
     paths: list[list[decoding.Path]] = [[] for _ in sentences]
-    if nbest:
+    if nbest is not None:
         paths = decoding.best_paths(*scores, extractor.allowed, nbest)
     found = []
     for n, sentence in enumerate(sentences):

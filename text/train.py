@@ -20,7 +20,7 @@ from common.training import make_optimization, program_of, step_numbers, with_nu
 from common.writer import RunWriter, say
 from text import batches, crf, decoding, report
 from text.config import TextConfig
-from text.extractor import crf_params, init_state, pays_with_onednn
+from text.extractor import crf_params, init_state
 from text.models import Tagger
 from text.preparation import Prepared, load_corpus, prepare, tell_start
 
@@ -92,7 +92,7 @@ def make_plan(
         select="val/exact_f1" if has_val and config.selection == "best" else None,
         patience=config.patience,
         checkpoint_seconds=config.checkpoint_minutes * 60,
-        onednn=pays_with_onednn(config, extractor),
+        onednn=extractor.pays_with_onednn,
         align=batches.same_width,
         unit="sentences",
         shown=("loss", "exact_f1"),

@@ -1,13 +1,27 @@
 """Our sides of the benchmarks work and agree with themselves, at sizes that take no time."""
 
 import math
+import os
+import subprocess
+import sys
 
 import jax
 import numpy as np
 import pytest
 
 from benchmarks import our_crf, our_steps, our_tagger
+from benchmarks.process import ROOT
 from benchmarks.sides import leaves, to_numpy
+
+TIMED = """
+import jax, jax.numpy as jnp
+from benchmarks.our_steps import waiting
+from common.parallel import local_devices
+
+local_devices(1)
+calls = [waiting(jax.jit(lambda x: jnp.sin(x @ x)), jnp.ones((1500, 1500))) for _ in range(3)]
+print(all(call().is_ready() for call in calls))
+"""
 
 
 def test_both_ways_through_time_find_the_same():
@@ -36,6 +50,14 @@ def test_a_taggers_epoch_trains_and_its_problem_is_of_the_first_weights(devices)
     assert calls["loss"]() == first and math.isfinite(first)
     for name, value in calls["parameters"]().items():
         np.testing.assert_array_equal(value, before[name])
+
+
+def test_a_call_that_is_timed_returns_when_its_work_is_done():
+    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    answer = subprocess.check_output(
+        [sys.executable, "-c", TIMED], cwd=ROOT, env=environment, text=True
+    )
+    assert answer.split() == ["True"]
 
 
 @pytest.mark.parametrize("steps", [1, 3])

@@ -1,4 +1,4 @@
-"""Memory that was freed is used again; XLA is told which libraries to use."""
+"""Memory that was freed is used again; XLA is told which vectors and libraries to use."""
 
 import os
 import platform

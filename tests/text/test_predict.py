@@ -134,6 +134,7 @@ def test_html_is_a_page_that_marks_the_terms(runs, capsys):
 
 def test_text_shows_terms_with_offsets_and_confidence(runs, capsys):
     terms = json.loads(run_predict(capsys, runs, TEXTS[0], format="jsonl")[0])["terms"]
+    assert "nbest" not in json.loads(run_predict(capsys, runs, TEXTS[0], format="jsonl")[0])
     lines = run_predict(capsys, runs, TEXTS[0], nbest=2)
     assert lines[0] == TEXTS[0] and len(lines) == 1 + max(len(terms), 0) + 2
     for term, line in zip(terms, lines[1:], strict=False):
@@ -172,7 +173,7 @@ def test_a_run_folder_is_all_that_is_needed(runs, capsys, tmp_path):
         ({"input": []}, {}, "--mode=predict needs --input=SENTENCE"),
         ({"input": ["x"], "format": "table"}, {}, "--format=table is unknown: choose one of text"),
         ({"input": ["x"], "nbest": 0}, {}, "--nbest=0 is out of range"),
-        ({"input": ["x"], "nbest": 2, "format": "xml"}, {}, "--nbest=2 has no effect with --form"),
+        ({"input": ["x"], "nbest": 1, "format": "xml"}, {}, "--nbest=1 has no effect with --form"),
         ({"input": ["x"], "top": 3}, {}, "--top does not go with --mode=predict"),
         ({"input": ["x"]}, {"crf": True}, "--crf is fixed by the run in --run"),
         ({"input": ["x"], "run": None}, {}, "--mode=predict needs --run=FOLDER"),
