@@ -85,6 +85,10 @@ class Devices:
             program = jax.pmap(fn, axis_name=AXIS, devices=self.devices, donate_argnums=donate)
         return Unkept(program) if asked and onednn else program
 
+    def keeps(self, onednn: bool = True) -> bool:
+        """Whether what `compile` makes, with or without `onednn`, may be kept for later runs."""
+        return not self.on_cpu or (self.count == 1 and not (onednn and onednn_is_used()))
+
     def replicate(self, tree: Any) -> Any:
         """A copy of every array on every device."""
         if self.count == 1:
@@ -200,18 +204,21 @@ def _divide_cpu(count: int) -> int:
     return most
 
 
-def tell_choices(devices: Devices, precision: str, chunk_steps: int = 1) -> None:
+def tell_choices(
+    devices: Devices, precision: str, *, chunk_steps: int = 1, onednn: bool = True
+) -> None:
     """Say in a line what the devices are and what was chosen for them; in another what is unused.
 
     Args:
         devices: of the run.
         precision: what the model computes in.
         chunk_steps: steps made at a time.
+        onednn: as for `Devices.compile`, of the training step.
     """
     choices = [precision]
     if chunk_steps > 1:
         choices.append(f"steps in chunks of {chunk_steps} on the device")
-    if folder := keep_programs(devices.on_cpu):
+    if devices.keeps(onednn) and (folder := keep_programs(devices.on_cpu)):
         home = str(Path.home())
         choices.append(f"compiled programs kept in {str(folder).replace(home, '~', 1)}")
     say(f"{devices.describe()}: {', '.join(choices)}")

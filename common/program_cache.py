@@ -19,6 +19,7 @@ import jax
 
 from common import processes
 from common.host import cache_root
+from common.writer import warn
 
 LEAST_SECONDS = "jax_persistent_cache_min_compile_time_secs"
 FEATURES = re.compile(rb"[+-][a-z0-9][\w.-]*(?:,[+-][a-z0-9][\w.-]*)+")  # +aes,+avx,-sse4a,...
@@ -38,20 +39,32 @@ def keep_programs(on_cpu: bool) -> Path | None:
         return None
     if on_cpu and processes.process_count() > 1:  # nor can the collectives of CPUs
         return None
-    if config.jax_compilation_cache_dir is not None:
-        return Path(config.jax_compilation_cache_dir)
+    given = config.jax_compilation_cache_dir
+    if given is not None:
+        if "://" in given or _can_write(Path(given)):  # a bucket is JAX's affair
+            return Path(given)
+        warn(
+            f"JAX_COMPILATION_CACHE_DIR={given} cannot be written, so compiled programs are not "
+            "kept: set it to a folder that can"
+        )
+        return None
     name = cpu_folder() if on_cpu else "xla"
     if name is None:
         return None
     folder = cache_root() / name
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return None
-    if not os.access(folder, os.W_OK):
+    if not _can_write(folder):
         return None
     jax.config.update("jax_compilation_cache_dir", str(folder))
     return folder
+
+
+def _can_write(folder: Path) -> bool:
+    """Whether files can be put into the folder, which is made if it is not there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK)
 
 
 class Unkept:

@@ -142,7 +142,11 @@ def _read(name: str, path: Path | None) -> Iterator[list[Sentence]]:
         for start in range(0, len(sentences), CHUNK):
             yield list(sentences[start : start + CHUNK])
     elif name == "-":
+        replaced = False
         for lines in _available_lines():
+            if not replaced and any("\ufffd" in line for line in lines):
+                replaced = True
+                warn("standard input is not all UTF-8: what is not, is shown as \ufffd")
             found = [Sentence("", line) for line in lines if line.strip()]
             for start in range(0, len(found), CHUNK):
                 yield found[start : start + CHUNK]

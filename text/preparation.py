@@ -167,4 +167,5 @@ def tell_start(prepared: Prepared, parameters: int) -> None:
     else:
         say(f"  random embeddings of {len(extractor.lexicon.training_words):,} training words")
     say(f"{config.model}, {parameters:,} parameters")
-    tell_choices(extractor.devices, extractor.precision)
+    onednn = extractor.pays_with_onednn
+    tell_choices(extractor.devices, extractor.precision, onednn=onednn)

@@ -173,7 +173,7 @@ def begin(config: VisionConfig, workdir: Path, *, resume: bool, command: str) ->
     run_folder.open_run(workdir, config, inputs)
     first_command = run_folder.note_command(workdir, command)
     _tell_start(config, dataset, state)
-    tell_choices(classifier.devices, classifier.precision, plan.chunk_steps)
+    tell_choices(classifier.devices, classifier.precision, chunk_steps=plan.chunk_steps)
     say(f"run folder: {workdir}")
     facts = {"command": first_command, **code}
     finish = partial(_finish, prepared, workdir, facts, plan)

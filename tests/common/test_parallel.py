@@ -13,6 +13,7 @@ import pytest
 from common import parallel
 from common.batching import epoch_order, train_rows
 from common.errors import InputError
+from common.host import ONEDNN_FLAG
 from common.parallel import Devices, fast_bfloat16, local_devices, tell_choices
 from common.training import TrainingConfig, choose_dtype
 from tests.toy import TX, assert_same, compiled_step, make_data, make_state
@@ -166,7 +167,18 @@ def test_shards_of_several_steps(count):
         np.testing.assert_array_equal(part, devices.shard(batch)["x"])
 
 
-def test_what_was_chosen_is_said_in_a_line(monkeypatch, capsys):
+def test_what_may_call_onednn_or_runs_on_several_cpus_is_not_kept(monkeypatch):
+    one, eight = local_devices(1), local_devices(8)
+    assert one.keeps() and not eight.keeps()
+    monkeypatch.setenv("XLA_FLAGS", f"{ONEDNN_FLAG}=true")
+    assert one.keeps(onednn=False) and not one.keeps(onednn=True)
+    assert not eight.keeps(onednn=False)
+    monkeypatch.setattr(Devices, "on_cpu", False)
+    assert one.keeps(onednn=True) and eight.keeps()
+
+
+def test_what_was_chosen_is_said_in_a_line(monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(parallel, "unused_accelerator", lambda: "a GPU is here, but")
     tell_choices(local_devices(8), "float32")
     assert capsys.readouterr() == ("8 x cpu: float32\n", "a GPU is here, but\n")
@@ -174,7 +186,7 @@ def test_what_was_chosen_is_said_in_a_line(monkeypatch, capsys):
     jax.config.update("jax_enable_compilation_cache", True)  # as a user has it
     jax.config.update("jax_compilation_cache_dir", f"{Path.home()}/.cache/athanor/xla")
     try:
-        tell_choices(local_devices(8), "bfloat16", 43)
+        tell_choices(local_devices(8), "bfloat16", chunk_steps=43)
     finally:
         jax.config.update("jax_enable_compilation_cache", False)
         jax.config.update("jax_compilation_cache_dir", None)

@@ -9,6 +9,7 @@ import jax
 import pytest
 
 from common.host import FIRST_WITH_ONEDNN, has_bfloat16
+from common.program_cache import keep_programs
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = """
@@ -81,6 +82,28 @@ def test_a_folder_that_cannot_be_written_is_no_failure(tmp_path, where):
     if where == "read_only" and os.access(tmp_path / where, os.W_OK):
         pytest.skip("root may write anywhere")
     assert start(ATHANOR_CACHE=str(tmp_path / where)) is None
+
+
+def test_a_users_folder_that_cannot_be_written_is_named(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    settings = {
+        "jax_enable_compilation_cache": True,
+        "jax_compilation_cache_dir": str(tmp_path / "file"),
+    }
+    before = {name: getattr(jax.config, name) for name in settings}
+    keep_programs.cache_clear()
+    try:
+        for name, value in settings.items():
+            jax.config.update(name, value)
+        assert keep_programs(True) is None
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
+        keep_programs.cache_clear()
+    assert capsys.readouterr().err == (
+        f"JAX_COMPILATION_CACHE_DIR={tmp_path}/file cannot be written, so compiled programs are "
+        "not kept: set it to a folder that can\n"
+    )
 
 
 def test_the_user_wins(tmp_path):

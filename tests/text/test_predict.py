@@ -217,12 +217,15 @@ def test_runs_that_choose_terms_otherwise_are_averaged_when_told_how(runs, tmp_p
     assert "2 runs averaged\n" in told and "\ntest, --decode=terms " in told
 
 
-def test_standard_input_has_every_kind_of_line_end_and_no_byte_order_mark(tmp_path, monkeypatch):
+def test_standard_input_has_every_kind_of_line_end_and_no_byte_order_mark(
+    tmp_path, monkeypatch, capsys
+):
     text = "\ufeffone\r\ntwo\rthree\u2028\x85\x0b\x0cis one\n\ncaf\u00e9"
     (tmp_path / "a").write_bytes(text.encode() + b" \xff\n")
     with (tmp_path / "a").open() as file:
         monkeypatch.setattr("sys.stdin", file)
         found = [sentence.text for chunk in predict._read("-", None) for sentence in chunk]
     assert found == ["one", "two", "three\u2028\x85\x0b\x0cis one", "caf\u00e9 \ufffd"]
+    assert capsys.readouterr().err.startswith("standard input is not all UTF-8")
     [[sentence]] = predict._read(os.fsdecode(b"caf\xe9 here"), None)
     assert sentence.text == "caf\ufffd here"
