@@ -53,8 +53,8 @@ class Extractor:
         laptop14 takes a core of a Xeon 0.28 s either way, of the default tagger 3.7 s with and 3.5
         without; and a second start spares 2 s.
         """
-        model = self.model
-        narrow = model.encoder == "birnn" and max(model.hidden_size) < WIDE_UNITS
+        encoder = self.model.encoder
+        narrow = encoder == "birnn" and not _is_wide(encoder, self.model.hidden_size)
         return self.precision == "bfloat16" or not narrow
 
     def choose_tags(
@@ -120,7 +120,9 @@ def make_extractor(config: TextConfig, lexicon: Lexicon) -> Extractor:
         num_chars=len(lexicon.characters),
         shape_features=config.word_shapes,
         crf=config.crf,
-        dtype=choose_dtype(config, devices, half_on_cpu=_is_wide(config)),
+        dtype=choose_dtype(
+            config, devices, half_on_cpu=_is_wide(config.model, config.hidden_sizes)
+        ),
         axis_name=devices.axis_name,
     )
     allowed = scheme.allowed() if config.constrained else None
@@ -128,7 +130,7 @@ def make_extractor(config: TextConfig, lexicon: Lexicon) -> Extractor:
     return Extractor(model, scheme, tokenize, lexicon, devices, allowed, config.decode)
 
 
-def _is_wide(config: TextConfig) -> bool:
+def _is_wide(encoder: str, hidden_sizes: Sequence[int]) -> bool:
     """Whether bfloat16 pays at this model on a CPU that has it.
 
     A training epoch of laptop14, batch 64, with one layer of 512 units takes a core of a Xeon with
@@ -136,7 +138,7 @@ def _is_wide(config: TextConfig) -> bool:
     with AVX-512's bfloat16 train on 930 and 637 sentences a second with 512 units, on 2,090 and
     1,580 with 256; with 128 units both are alike, 3,200. (Measured with loops over all padding.)
     """
-    return config.model == "birnn" and max(config.hidden_sizes) >= WIDE_UNITS
+    return encoder == "birnn" and max(hidden_sizes) >= WIDE_UNITS
 
 
 def _word_dropout(config: TextConfig, lexicon: Lexicon) -> float:

@@ -69,8 +69,8 @@ def predict(
     """
     if nbest is not None:
         check_range("--nbest", nbest, 1, MOST_TAGGINGS)
-    if nbest is not None and form == "xml":
-        raise InputError(f"--nbest={nbest} has no effect with --format=xml: leave it out")
+        if form == "xml":
+            raise InputError(f"--nbest={nbest} has no effect with --format=xml: leave it out")
     chunks = [(name, _check_input(name)) for name in inputs]
     ensemble = Ensemble(runs, changes)
     header, footer = _FRAMES.get(form, ("", ""))
