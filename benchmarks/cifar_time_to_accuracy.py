@@ -16,7 +16,7 @@ from collections.abc import Callable
 import jax.numpy as jnp
 
 from benchmarks import our_steps
-from benchmarks.device import find_device
+from benchmarks.device import precisions
 from benchmarks.report import Question, Row, show_all
 from benchmarks.sides import start, time_operation
 from common.batching import steps_per_epoch
@@ -55,8 +55,8 @@ def compare(dtype: str) -> Row:
 
 def question() -> Question:
     """What is timed."""
-    find_device()
-    return {"training to about 94 %": lambda: [compare(d) for d in ("bfloat16", "float32")]}
+    found = precisions()
+    return {"training to about 94 %": lambda: [compare(dtype) for dtype in found]}
 
 
 if __name__ == "__main__":

@@ -16,14 +16,13 @@ from functools import partial
 
 import numpy as np
 
-from benchmarks.device import find_device
+from benchmarks.device import find_device, precisions
 from benchmarks.report import Question, Row, show_all
 from benchmarks.sides import Side, agree, start, time_operation, twins
 from common.parallel import CHUNK
 
 BATCH = 128
 NAMES = ("cnn", "resnet18")
-DTYPES = ("float32", "bfloat16")
 
 
 def check(sides: Mapping[str, Side], dtype: str, platform: str) -> None:
@@ -56,7 +55,7 @@ def question() -> Question:
     return {
         f"{name}, batch {BATCH}, {dtype}": partial(compare, name, dtype, platform)
         for name in NAMES
-        for dtype in DTYPES
+        for dtype in precisions()
     }
 
 

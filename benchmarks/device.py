@@ -1,9 +1,11 @@
 """Both libraries on the same device: the GPU where there is one, else the CPU."""
 
+import sys
 from functools import cache
 
 from benchmarks.process import call
 from benchmarks.sides import SHARED_GPU
+from common.host import has_bfloat16
 
 
 @cache
@@ -23,3 +25,14 @@ def find_device() -> str:
             "same device, or set CUDA_VISIBLE_DEVICES= and JAX_PLATFORMS=cpu"
         )
     return ours
+
+
+def precisions() -> tuple[str, ...]:
+    """What networks compute in: bfloat16, too, unless the device is a CPU without units for it.
+
+    There oneDNN's products of bfloat16 fall back to loops a hundred times as slow.
+    """
+    if find_device() == "cpu" and not has_bfloat16():
+        print("this processor does not multiply bfloat16: float32 alone is timed", file=sys.stderr)
+        return ("float32",)
+    return ("float32", "bfloat16")

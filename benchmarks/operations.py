@@ -19,13 +19,12 @@ from functools import partial
 
 import numpy as np
 
-from benchmarks.device import find_device
+from benchmarks.device import precisions
 from benchmarks.problems import CONVOLUTIONS, MAPS, PRODUCT, on_map
 from benchmarks.report import Question, Row, show_all
 from benchmarks.sides import Side, leaves, start, time_operation, twins
 
 BATCH = 128
-DTYPES = ("float32", "bfloat16")
 TOLERANCES = {"float32": 2e-3, "bfloat16": 5e-2}  # of the largest number of an array
 
 
@@ -77,8 +76,7 @@ def compare(dtype: str) -> list[Row]:
 
 def question() -> Question:
     """What is timed."""
-    find_device()
-    return {f"ResNet-18, batch {BATCH}, {d}": partial(compare, d) for d in DTYPES}
+    return {f"ResNet-18, batch {BATCH}, {d}": partial(compare, d) for d in precisions()}
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.device import find_device
+from benchmarks.device import find_device, precisions
 from benchmarks.process import ROOT
 from benchmarks.report import Question, Row, show_all
 from benchmarks.sides import Side, start, time_operation
@@ -31,7 +31,6 @@ BATCHES = (64, 16)
 LAPTOP14 = ROOT.parent / "shared" / "data" / "semeval" / "laptop14"
 OPERATIONS = ("training epoch", "prediction pass")
 SLOW_SECONDS = 10.0
-PRECISIONS = ("float32", "bfloat16")
 TOLERANCES = {"float32": 1e-5, "bfloat16": 1e-2}  # of the first loss
 PEER = "packed nn.LSTM + pytorch-crf"
 # A CPU's devices of the third side, and the batch from which on there is one.
@@ -95,7 +94,7 @@ def question(data_dir: str | None = None, embeddings: str = "glove") -> Question
     tables = {}
     for batch_size in BATCHES:
         for hidden in HIDDEN:
-            for precision in PRECISIONS if hidden >= WIDE_UNITS else PRECISIONS[:1]:
+            for precision in precisions() if hidden >= WIDE_UNITS else ("float32",):
                 title = f"{name}, hidden {hidden}, batch {batch_size}, {precision}"
                 tables[title] = partial(
                     compare, corpus, embeddings, hidden, batch_size, precision, platform

@@ -167,6 +167,10 @@ def make_config(flags: dict[str, Any]) -> TextConfig:
     """
     name = check_choice("--config", flags.get("config") or "default", CONFIGS)
     config = override(override(TextConfig(), CONFIGS[name] | {"config": name}), flags)
+    if config.val_file and flags.get("val_fraction") is not None:
+        raise InputError(
+            f"--val_fraction has no effect with --val_file={config.val_file}: leave one of them out"
+        )
     check_config(config)
     return config
 

@@ -213,6 +213,15 @@ def test_bfloat16_is_fast_on_a_cpu_with_units_and_a_library_for_it(monkeypatch, 
         assert (chosen == jnp.bfloat16) == (units and onednn and half_on_cpu)
 
 
+@pytest.mark.parametrize("units", [False, True])
+def test_bfloat16_that_is_asked_for_where_it_is_slow_is_told(monkeypatch, capsys, units):
+    monkeypatch.setattr(parallel, "has_bfloat16", lambda: units)
+    monkeypatch.setattr(parallel, "onednn_is_used", lambda: True)
+    config = TrainingConfig("task", "config", "model", precision="bfloat16")
+    assert choose_dtype(config, local_devices(1), half_on_cpu=False) == jnp.bfloat16
+    assert ("float32 is faster" in capsys.readouterr().err) == (not units)
+
+
 @pytest.mark.parametrize("count", COUNTS)
 @pytest.mark.parametrize("donate", [False, True])
 def test_memory_of_the_first_argument_is_given_away_if_asked(count, donate):

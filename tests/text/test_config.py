@@ -66,6 +66,10 @@ def test_the_last_epoch_is_selected_where_the_rate_falls_to_nothing(flags, selec
         ({"momentum": 0.9}, "--momentum does not apply to --optimizer=adam"),
         ({"decode": "viterbi"}, "--decode=viterbi is unknown: choose one of path, terms"),
         ({"patience": 2, "select": "last"}, "--patience has no effect with --select=last"),
+        (
+            {"val_file": "a.xml", "val_fraction": 0.1},
+            "--val_fraction has no effect with --val_file",
+        ),
         ({"model": "decnn", "cell": "gru"}, "--cell has no effect with --model=decnn: leave it"),
         ({"model": "decnn", "hidden_size": "8"}, "--hidden_size has no effect with --model=decnn"),
         ({"bidirectional": False, "merge": "sum"}, "--merge has no effect with --bidirectional="),
