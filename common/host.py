@@ -74,18 +74,23 @@ def use_onednn() -> None:
 
 
 def use_whole_vectors(cpuinfo: Path = CPUINFO) -> None:
-    """Let XLA's own CPU code fill 512-bit vectors instead of 256-bit ones.
+    """Let XLA's own CPU code fill the 512-bit vectors of AVX-512 instead of 256-bit ones.
 
-    A choice already in XLA_FLAGS stands. XLA asks LLVM for 256 bits, whatever the processor: 512
-    lowered the clock of the first that had AVX-512. Those with bfloat16 vectors are later ones.
-    What is not left to a library gains, a CRF and the gates of taggers above all. On two cores of
-    an AMD EPYC (Zen 5, jax 0.12; no other processor was measured), 256 and 512 bits in turn, 64
-    sentences of 80 steps and 3 tags: decoding 16.9 and 15.2 us, loss and gradient 216 and 184,
-    marginals 121 and 84, 5 best paths 880 and 625; taggers' epochs take 2 to 9 % less, `cnn` steps
-    2 %, ResNet-18's the same. Lost: decoding 16 sentences of 1,024 steps (8 %), the gradient of a
-    single sentence of 80 steps (54 and 76 us).
+    A choice already in XLA_FLAGS stands. XLA asks LLVM for 256 bits, whatever the processor, since
+    512 lower the clock of the first that had AVX-512. What is not left to a library gains even
+    there, a CRF and the gates of taggers above all. Two cores, jax 0.12, 256 and 512 bits in turn,
+    a CRF for 64 sentences of 80 steps and 3 tags, in us:
+
+                                          Zen 5 (2024)     Cascade Lake (2019)
+        loss and gradient                 216 and 184      680 and 540
+        decoding                          16.9 and 15.2    70 and 60
+        5 best paths                      880 and 625      4,650 and 2,360
+
+    Taggers' epochs at batch 64 take 2 to 9 % and 7 to 10 % less, steps of `cnn` 2 % less and 1 %
+    more, ResNet-18's the same. Lost: the gradient of a single sentence of 80 steps (54 and 76;
+    120 and 190), decoding or the gradient of 16 sentences of 1,024 steps (8 %; 19 %).
     """
-    if _has_feature("avx512_bf16", cpuinfo):
+    if _has_feature("avx512vl", cpuinfo):
         _ask_xla(VECTOR_FLAG, "512")
 
 

@@ -94,12 +94,12 @@ def test_onednn_is_asked_for_where_it_is(monkeypatch, version, before, after):
 @pytest.mark.parametrize(
     "features, before, after",
     [
-        ("avx512f avx512_bf16", "--xla_a=1", f"--xla_a=1 {host.VECTOR_FLAG}=512"),
-        ("avx512f", "--xla_a=1", "--xla_a=1"),
-        ("avx512_bf16", f"{host.VECTOR_FLAG}=256", f"{host.VECTOR_FLAG}=256"),
+        ("avx512f avx512vl", "--xla_a=1", f"--xla_a=1 {host.VECTOR_FLAG}=512"),
+        ("avx2", "--xla_a=1", "--xla_a=1"),
+        ("avx512vl", f"{host.VECTOR_FLAG}=256", f"{host.VECTOR_FLAG}=256"),
     ],
 )
-def test_later_processors_vectors_are_filled(monkeypatch, tmp_path, features, before, after):
+def test_wide_vectors_are_filled(monkeypatch, tmp_path, features, before, after):
     cpuinfo = tmp_path / "cpuinfo"
     cpuinfo.write_text(f"flags : fpu {features}\n")
     monkeypatch.setenv("XLA_FLAGS", before)
