@@ -17,6 +17,9 @@ DECODINGS = ("path", "terms")
 # Shapes to compile for the sentences of a call: a CRF of few tags takes less time for padding.
 WIDTHS = 2
 
+# The terms of a sentence, as tokens [first, last), with their probabilities.
+Chances = dict[tuple[int, int], float]
+
 _decode = jax.jit(crf.decode)
 _marginals = jax.jit(crf.marginals)
 _decode_nbest = jax.jit(crf.decode_nbest, static_argnames="n")
@@ -55,13 +58,13 @@ def best_tags(
     return found
 
 
-def likely_tags(
+def likely_terms(
     params: CRFParams,
     emissions: Sequence[np.ndarray],
     scheme: TagScheme,
     widths: Sequence[int] = (),
-) -> list[np.ndarray]:
-    """The tags, int32 [T], of the terms of every sentence that are more likely than not.
+) -> list[Chances]:
+    """The terms of every sentence that are more likely than not, in order.
 
     No other terms have fewer expected mistakes, a missed one and a spurious one counting alike;
     a best path is the likeliest tagging as a whole, whose terms may each be unlikely (minimum
@@ -71,12 +74,8 @@ def likely_tags(
     Args as of `best_tags` and `term_probabilities`; only legal tags are considered.
     """
     ranges = _likely_ranges(params, emissions, scheme, widths)
-    chances = term_probabilities(params, emissions, ranges, scheme, widths)
-    found = []
-    for rows, probabilities, scores in zip(ranges, chances, emissions, strict=True):
-        likely = [term for term, chance in zip(rows, probabilities, strict=True) if chance > 0.5]
-        found.append(scheme.encode_ranges(len(scores), likely))
-    return found
+    found = term_probabilities(params, emissions, ranges, scheme, widths)
+    return [{term: chance for term, chance in row.items() if chance > 0.5} for row in found]
 
 
 def _likely_ranges(
@@ -140,7 +139,7 @@ def term_probabilities(
     ranges: Sequence[Sequence[tuple[int, int]]],
     scheme: TagScheme,
     widths: Sequence[int] = (),
-) -> list[list[float]]:
+) -> list[Chances]:
     """The probability of each term: of all legal taggings with just this term at this place.
 
     Args:
@@ -158,9 +157,9 @@ def term_probabilities(
             mask[place, : lengths[place]] = possible[index]
         logs = _log_probability_of(params, padded, lengths, mask, allowed=allowed)
         chances[members] = np.exp(np.asarray(logs))[: len(members)]
-    found: list[list[float]] = [[] for _ in ranges]
-    for (n, _), chance in zip(terms, chances, strict=True):
-        found[n].append(min(float(chance), 1.0))
+    found: list[Chances] = [{} for _ in ranges]
+    for (n, term), chance in zip(terms, chances, strict=True):
+        found[n][term] = min(float(chance), 1.0)
     return found
 
 

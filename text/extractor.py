@@ -61,9 +61,21 @@ class Extractor:
         self, transitions: CRFParams, emissions: Sequence[np.ndarray], widths: Sequence[int] = ()
     ) -> list[np.ndarray]:
         """The tags, int32 [T], of every sentence; args as of `decoding.best_tags`."""
+        if self.decode == "path":
+            return decoding.best_tags(transitions, emissions, self.allowed, widths)
+        found = decoding.likely_terms(transitions, emissions, self.scheme, widths)
+        pairs = zip(emissions, found, strict=True)
+        return [self.scheme.encode_ranges(len(scores), list(terms)) for scores, terms in pairs]
+
+    def choose_terms(
+        self, transitions: CRFParams, emissions: Sequence[np.ndarray]
+    ) -> list[decoding.Chances]:
+        """The terms of `choose_tags`, with their probabilities."""
         if self.decode == "terms":
-            return decoding.likely_tags(transitions, emissions, self.scheme, widths)
-        return decoding.best_tags(transitions, emissions, self.allowed, widths)
+            return decoding.likely_terms(transitions, emissions, self.scheme)
+        tags = decoding.best_tags(transitions, emissions, self.allowed)
+        ranges = [self.scheme.decode_ranges(row) for row in tags]
+        return decoding.term_probabilities(transitions, emissions, ranges, self.scheme)
 
 
 def make_tokenizer(config: TextConfig) -> Tokenizer:

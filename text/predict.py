@@ -15,6 +15,7 @@ from common.writer import say, warn
 from text import conll, corpus_files, decoding, highlight, semeval
 from text.evaluate import Ensemble
 from text.sentences import Sentence, Span
+from text.tags import spans_at
 
 # What a terminal obeys, or would end a line of ours.
 CONTROL = re.compile(r"[\0-\x1f\x7f-\x9f]")
@@ -96,17 +97,15 @@ def extract(
     split = ensemble.tokenize(sentences)
     emissions = ensemble.emissions(split)
     scores = (ensemble.transitions, emissions)
-    tags = extractor.choose_tags(*scores)
-    ranges = [extractor.scheme.decode_ranges(row) for row in tags]
-    chances = decoding.term_probabilities(*scores, ranges, extractor.scheme)
+    chances = extractor.choose_terms(*scores)
     paths: list[list[decoding.Path]] = [[] for _ in sentences]
     if nbest is not None:
         paths = decoding.best_paths(*scores, extractor.allowed, nbest)
     found = []
     for n, sentence in enumerate(sentences):
-        spans = extractor.scheme.decode(split.tokens[n], tags[n])
+        spans = spans_at(split.tokens[n], chances[n])
         terms: dict[str, Term] = {}
-        for span, chance in zip(spans, chances[n], strict=True):
+        for span, chance in zip(spans, chances[n].values(), strict=True):
             terms.setdefault(sentence.text[slice(*span)], Term(span, chance))
         alternatives = tuple(
             (path.probability, extractor.scheme.decode(split.tokens[n], path.tags))

@@ -34,6 +34,11 @@ def term_ranges(tags: Iterable[str]) -> list[tuple[int, int]]:
     return ranges
 
 
+def spans_at(tokens: Sequence[Span], ranges: Iterable[tuple[int, int]]) -> tuple[Span, ...]:
+    """The characters of each range [first, last) of tokens."""
+    return tuple(Span(tokens[first].start, tokens[last - 1].end) for first, last in ranges)
+
+
 @dataclass(frozen=True)
 class TagScheme:
     """A way to mark terms by a tag per token.
@@ -86,8 +91,7 @@ class TagScheme:
         """The terms as spans of characters, in order, from `tags`, one for each token."""
         if len(tokens) != len(tags):
             raise ValueError(f"{len(tokens)} tokens need as many tags, got {len(tags)}")
-        ranges = self.decode_ranges(tags)
-        return tuple(Span(tokens[first].start, tokens[last - 1].end) for first, last in ranges)
+        return spans_at(tokens, self.decode_ranges(tags))
 
     def taggings_with(self, length: int, start: int, stop: int) -> np.ndarray:
         """Which tags a term at tokens [start, stop), and no longer one, leaves possible.
