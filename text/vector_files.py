@@ -282,7 +282,10 @@ def open_packed(stem: Path, dimension: int) -> tuple[list[str], np.ndarray]:
             f"{files[0]} and {files[1]} do not belong together: copy the run folder again"
         )
     if "\\" in text:
-        words = [
-            "\\".join(part.replace("\\n", "\n") for part in word.split("\\\\")) for word in words
-        ]
+        words = [_unescape(word) if "\\" in word else word for word in words]
     return words, np.asarray(mapped)  # the same memory, but rows of a plain array are cheap
+
+
+def _unescape(word: str) -> str:
+    """The word that `write_packed` wrote so."""
+    return "\\".join(part.replace("\\n", "\n") for part in word.split("\\\\"))
