@@ -3,12 +3,13 @@
     python -m benchmarks.classifier
 
 The same network with the same weights on the same 128 images, on all cores or the GPU, each side in
-a process of its own, in float32 and in bfloat16 (PyTorch's by autocast): loss, gradients, batch
-statistics and the update of Nesterov SGD; then logits with running statistics. The losses of two
-steps and, in float32, the logits after them are compared before anything is timed. On a GPU 50
-steps are timed at a time, as one program of ours, which is how a run makes them, and without a wait
-for PyTorch's in between. On virtual machines a step of ours in float32 was seen at two speeds, half
-as fast for seconds or minutes, when its two cores seem to share no cache: see the README.
+a process of its own, in float32 and, where the device multiplies it, in bfloat16 (PyTorch's by
+autocast): loss, gradients, batch statistics and the update of Nesterov SGD; then logits with
+running statistics. The losses of two steps and, in float32, the logits after them are compared
+before anything is timed. On a GPU 50 steps are timed at a time, as one program of ours, which is
+how a run makes them, and without a wait for PyTorch's in between. On virtual machines a step of
+ours in float32 was seen at two speeds, half as fast for seconds or minutes, when its two cores seem
+to share no cache: see the README.
 """
 
 from collections.abc import Mapping

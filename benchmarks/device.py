@@ -27,10 +27,11 @@ def find_device() -> str:
     return ours
 
 
+@cache
 def precisions() -> tuple[str, ...]:
-    """What networks compute in: bfloat16, too, unless the device is a CPU without units for it.
+    """What networks are timed in: bfloat16, too, unless the device is a CPU without units for it.
 
-    There oneDNN's products of bfloat16 fall back to loops a hundred times as slow.
+    Neither library gains by it there, and all questions would take longer than half an hour.
     """
     if find_device() == "cpu" and not has_bfloat16():
         print("this processor does not multiply bfloat16: float32 alone is timed", file=sys.stderr)

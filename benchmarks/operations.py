@@ -4,10 +4,11 @@
 
 Every convolution that a training step has and its two gradients, batch normalisation with or
 without ReLU, the addition at a block's end, these with their gradients: each as a program of its
-own on the same arrays of 128 images, in float32 and in bfloat16, each side in a process of its own.
-Results are compared before they are timed. A note tells how often a step has the operation, and
-the multiplications and additions of the plain convolution (Winograd's method makes fewer) that ours
-does in a second, as a share of those of a product of two 2,048 x 2,048 matrices there.
+own on the same arrays of 128 images, in float32 and, where the device multiplies it, in bfloat16,
+each side in a process of its own. Results are compared before they are timed. A note tells how
+often a step has the operation, and the multiplications and additions of the plain convolution
+(Winograd's method makes fewer) that ours does in a second, as a share of those of a product of two
+2,048 x 2,048 matrices there.
 
 The sums are of all rows but the product's, each as often as a step has it. They are not the time of
 a step (`python -m benchmarks.classifier`): that has the loss and the update too, XLA fuses what

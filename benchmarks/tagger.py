@@ -8,10 +8,10 @@ their own longest sentence and packed, ours padded to one of four widths, of whi
 on a CPU make the steps to the longest sentence. Batches are of similar lengths, which spares both
 sides padding. Where a batch is large and there are two cores, a third side is ours with
 `--devices=2`, half of a batch on each. Hidden layers that `--precision=auto` may give bfloat16 are
-timed in that too, PyTorch's by autocast and, as it does by itself, in float32. A loss is compared,
-with PyTorch's in float32, before anything is timed. Ours is timed with all it does on the host;
-neither with compilation. An epoch that takes more than ten seconds is timed once, others in three
-interleaved rounds.
+timed in that too where the processor multiplies it, PyTorch's by autocast and, as it does by
+itself, in float32. A loss is compared, with PyTorch's in float32, before anything is timed. Ours is
+timed with all it does on the host; neither with compilation. An epoch that takes more than ten
+seconds is timed once, others in three interleaved rounds.
 """
 
 from functools import partial

@@ -77,19 +77,22 @@ def use_whole_vectors(cpuinfo: Path = CPUINFO) -> None:
     """Let XLA's own CPU code fill the 512-bit vectors of AVX-512 instead of 256-bit ones.
 
     A choice already in XLA_FLAGS stands. XLA asks LLVM for 256 bits, whatever the processor, since
-    512 lower the clock of the first that had AVX-512. What is not left to a library gains even
-    there, a CRF and the gates of taggers above all. Two cores, jax 0.12, 256 and 512 bits in turn,
-    a CRF for 64 sentences of 80 steps and 3 tags, in us:
+    512 lower the clock of the first that had AVX-512 (2017, not measured). What is not left to a
+    library gains on later ones, a CRF and the gates of taggers above all. Two cores, jax 0.12, 256
+    and 512 bits in turn, a CRF for 64 sentences of 80 steps and 3 tags, in us:
 
                                           Zen 5 (2024)     Cascade Lake (2019)
         loss and gradient                 216 and 184      680 and 540
+        marginals                         121 and 84       380 and 360
         decoding                          16.9 and 15.2    70 and 60
         5 best paths                      880 and 625      4,650 and 2,360
 
     Taggers' epochs at batch 64 take 2 to 9 % and 7 to 10 % less, steps of `cnn` 2 % less and 1 %
     more, ResNet-18's the same. Lost: the gradient of a single sentence of 80 steps (54 and 76;
-    120 and 190), decoding or the gradient of 16 sentences of 1,024 steps (8 %; 19 %).
+    120 and 190); of 16 sentences of 1,024 steps decoding on Zen 5 (8 %), the gradient on Cascade
+    Lake (19 %).
     """
+    # "vl": processors that have both widths to choose from.
     if _has_feature("avx512vl", cpuinfo):
         _ask_xla(VECTOR_FLAG, "512")
 
@@ -178,6 +181,15 @@ def has_matrix_units(cpuinfo: Path = CPUINFO) -> bool:
 @cache
 def _has_feature(name: str, cpuinfo: Path) -> bool:
     return cpuinfo.exists() and name in cpuinfo.read_text()
+
+
+def onednn_is_fast(precision: str) -> bool:
+    """Whether all of oneDNN's products in "float32" or "bfloat16" are fast on this processor.
+
+    Without units for bfloat16 it makes some of them by loops: a.T @ b of two 512 x 512 matrices in
+    3.3 s, XLA itself in 14 ms (a Xeon of 2019, jax 0.12).
+    """
+    return precision != "bfloat16" or has_bfloat16()
 
 
 def onednn_is_used() -> bool:

@@ -224,6 +224,8 @@ def tell_choices(
     say(f"{devices.describe()}: {', '.join(choices)}")
     if devices.on_cpu and (unused := unused_accelerator()):
         warn(unused)
+    if devices.on_cpu and precision == "bfloat16" and not fast_bfloat16(devices):
+        warn("bfloat16: jax has no fast way to it on this CPU: float32 is as fast or faster")
 
 
 def default_is_cpu() -> bool:

@@ -11,7 +11,6 @@ from common import optim
 from common.config import check_choice, check_range
 from common.errors import InputError
 from common.parallel import Devices, fast_bfloat16
-from common.writer import warn
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 # Settings that a training step is given as numbers rather than compiled for.
@@ -140,11 +139,6 @@ def choose_dtype(config: TrainingConfig, devices: Devices, *, half_on_cpu: bool)
         half_on_cpu: whether the model was measured to be faster in bfloat16 on CPUs that have
             units for it.
     """
-    fast = fast_bfloat16(devices)
-    automatic = fast and (half_on_cpu or not devices.on_cpu)
+    automatic = fast_bfloat16(devices) and (half_on_cpu or not devices.on_cpu)
     half = config.precision == "bfloat16" or (config.precision == "auto" and automatic)
-    if config.precision == "bfloat16" and not fast:
-        warn(
-            "--precision=bfloat16: this device has no units for it that jax uses: float32 is faster"
-        )
     return jnp.bfloat16 if half else jnp.float32

@@ -87,7 +87,8 @@ def test_taggers(encoder):
 
 @pytest.mark.parametrize("name", ["resnet18", "airbench"])
 def test_classifiers(name, monkeypatch):
-    monkeypatch.setattr(convolution, "onednn_is_used", lambda: True)  # the forms that it wants
+    for condition in ("onednn_is_used", "has_bfloat16"):  # of the forms that it wants
+        monkeypatch.setattr(convolution, condition, lambda: True)
     make_task = partial(our_steps.classifier, name, 16)
     state = make_task().init(jax.random.key(0))
 

@@ -163,10 +163,12 @@ CONFIGS: dict[str, dict[str, Any]] = {
 def make_config(flags: dict[str, Any]) -> TextConfig:
     """The configuration that the given flags (None: not given) ask for.
 
-    Raises InputError for an unknown name, a flag that text lacks, or a value out of range.
+    Raises InputError for an unknown name, a flag that text lacks or that has no effect, or a value
+    out of range.
     """
     name = check_choice("--config", flags.get("config") or "default", CONFIGS)
     config = override(override(TextConfig(), CONFIGS[name] | {"config": name}), flags)
+    # Here alone: every configuration has a fraction, and only a given one is a mistake.
     if config.val_file and flags.get("val_fraction") is not None:
         raise InputError(
             f"--val_fraction has no effect with --val_file={config.val_file}: leave one of them out"

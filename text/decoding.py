@@ -64,7 +64,7 @@ def likely_terms(
     scheme: TagScheme,
     widths: Sequence[int] = (),
 ) -> list[Chances]:
-    """The terms of every sentence that are more likely than not, in order.
+    """The terms of every sentence that are more likely than not, in order, and how likely.
 
     No other terms have fewer expected mistakes, a missed one and a spurious one counting alike;
     a best path is the likeliest tagging as a whole, whose terms may each be unlikely (minimum
@@ -144,7 +144,7 @@ def term_probabilities(
 
     Args:
         params, emissions, widths: as for `best_tags`.
-        ranges: the terms of each sentence, as tokens [first, last).
+        ranges: the terms of each sentence, as tokens [first, last), none of them twice.
         scheme: of the tags.
     """
     allowed = scheme.allowed()

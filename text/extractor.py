@@ -10,6 +10,7 @@ import numpy as np
 import optax
 from jax import Array
 
+from common.host import onednn_is_fast
 from common.parallel import Devices, local_devices
 from common.state import TrainState, create_state
 from common.training import choose_dtype
@@ -55,7 +56,7 @@ class Extractor:
         """
         encoder = self.model.encoder
         narrow = encoder == "birnn" and not _is_wide(encoder, self.model.hidden_size)
-        return self.precision == "bfloat16" or not narrow
+        return onednn_is_fast(self.precision) and (self.precision == "bfloat16" or not narrow)
 
     def choose_tags(
         self, transitions: CRFParams, emissions: Sequence[np.ndarray], widths: Sequence[int] = ()
@@ -70,12 +71,12 @@ class Extractor:
     def choose_terms(
         self, transitions: CRFParams, emissions: Sequence[np.ndarray]
     ) -> list[decoding.Chances]:
-        """The terms of `choose_tags`, with their probabilities."""
-        if self.decode == "terms":
-            return decoding.likely_terms(transitions, emissions, self.scheme)
-        tags = decoding.best_tags(transitions, emissions, self.allowed)
-        ranges = [self.scheme.decode_ranges(row) for row in tags]
-        return decoding.term_probabilities(transitions, emissions, ranges, self.scheme)
+        """The terms of the tags that `choose_tags` chooses, with their probabilities."""
+        if self.decode == "path":
+            tags = decoding.best_tags(transitions, emissions, self.allowed)
+            ranges = [self.scheme.decode_ranges(row) for row in tags]
+            return decoding.term_probabilities(transitions, emissions, ranges, self.scheme)
+        return decoding.likely_terms(transitions, emissions, self.scheme)
 
 
 def make_tokenizer(config: TextConfig) -> Tokenizer:

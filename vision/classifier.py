@@ -13,7 +13,7 @@ import optax
 from jax import Array
 
 from common.batching import gather, padded_rows
-from common.host import has_matrix_units
+from common.host import has_matrix_units, onednn_is_fast
 from common.parallel import Devices, local_devices
 from common.state import TrainState, create_state
 from common.training import choose_dtype
@@ -40,6 +40,11 @@ class Classifier:
     def precision(self) -> str:
         return jnp.dtype(self.model.dtype).name
 
+    @property
+    def pays_with_onednn(self) -> bool:
+        """Whether its programs call oneDNN on CPUs, which are compiled anew at every start."""
+        return onednn_is_fast(self.precision)
+
     def normalise(self, images: Array) -> Array:
         """Pixels in [0, 1], float [B, H, W, C], to zero mean and unit deviation."""
         return (images - self.mean) / self.std
@@ -52,7 +57,7 @@ class Classifier:
             model = partial(self.model.apply, variables, train=False)
             return average_logits(cast(Any, model), self.normalise(images), tta)
 
-        return self.devices.compile(logits)
+        return self.devices.compile(logits, onednn=self.pays_with_onednn)
 
 
 def make_classifier(

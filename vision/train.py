@@ -139,6 +139,7 @@ def make_plan(
         select="val/accuracy" if len(dataset.val.labels) else None,
         patience=config.patience,
         checkpoint_seconds=config.checkpoint_minutes * 60,
+        onednn=classifier.pays_with_onednn,
         unit="images",
     )
     state = init_state(config, classifier, tx, init_key)
@@ -173,7 +174,12 @@ def begin(config: VisionConfig, workdir: Path, *, resume: bool, command: str) ->
     run_folder.open_run(workdir, config, inputs)
     first_command = run_folder.note_command(workdir, command)
     _tell_start(config, dataset, state)
-    tell_choices(classifier.devices, classifier.precision, chunk_steps=plan.chunk_steps)
+    tell_choices(
+        classifier.devices,
+        classifier.precision,
+        chunk_steps=plan.chunk_steps,
+        onednn=plan.onednn,
+    )
     say(f"run folder: {workdir}")
     facts = {"command": first_command, **code}
     finish = partial(_finish, prepared, workdir, facts, plan)

@@ -40,6 +40,7 @@ def test_direct_equals_lax(size):
 def test_bfloat16_is_as_near_as_bfloat16_can_be(monkeypatch, stride, matrix_units):
     monkeypatch.setattr(convolution, "has_matrix_units", lambda: matrix_units)
     monkeypatch.setattr(convolution, "onednn_is_used", lambda: True)
+    monkeypatch.setattr(convolution, "has_bfloat16", lambda: True)
     x, kernel = (a.astype(jnp.bfloat16) for a in arrays(4, 8, 32, 48))
     padding = ((1, 1), (1, 1))
     check_same(by_module(stride, padding), by_lax(stride, padding), x, kernel, 1e-2)
@@ -101,8 +102,10 @@ def test_groups_are_left_to_lax():
     check_same(by_module(feature_group_count=2), by_lax(feature_group_count=2), x, kernel)
 
 
-def test_bfloat16_without_onednn_is_left_to_lax(monkeypatch):
-    monkeypatch.setattr(convolution, "onednn_is_used", lambda: False)
+@pytest.mark.parametrize("library, units", [(False, True), (True, False)])
+def test_bfloat16_without_onednn_or_units_is_left_to_lax(monkeypatch, library, units):
+    monkeypatch.setattr(convolution, "onednn_is_used", lambda: library)
+    monkeypatch.setattr(convolution, "has_bfloat16", lambda: units)
     x, kernel = (a.astype(jnp.bfloat16) for a in arrays(2, 8, 64, 64))
     check_same(by_module(), by_lax(), x, kernel, 1e-2)
 

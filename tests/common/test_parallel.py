@@ -214,12 +214,14 @@ def test_bfloat16_is_fast_on_a_cpu_with_units_and_a_library_for_it(monkeypatch, 
 
 
 @pytest.mark.parametrize("units", [False, True])
-def test_bfloat16_that_is_asked_for_where_it_is_slow_is_told(monkeypatch, capsys, units):
+def test_bfloat16_where_it_is_slow_is_told(monkeypatch, capsys, units):
     monkeypatch.setattr(parallel, "has_bfloat16", lambda: units)
     monkeypatch.setattr(parallel, "onednn_is_used", lambda: True)
-    config = TrainingConfig("task", "config", "model", precision="bfloat16")
-    assert choose_dtype(config, local_devices(1), half_on_cpu=False) == jnp.bfloat16
-    assert ("float32 is faster" in capsys.readouterr().err) == (not units)
+    monkeypatch.setattr(parallel, "unused_accelerator", lambda: None)
+    for precision in ("float32", "bfloat16"):
+        tell_choices(local_devices(1), precision)
+        told = "float32 is as fast or faster" in capsys.readouterr().err
+        assert told == (precision == "bfloat16" and not units)
 
 
 @pytest.mark.parametrize("count", COUNTS)
