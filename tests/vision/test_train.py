@@ -197,7 +197,8 @@ def test_logits_do_not_depend_on_the_evaluation_batch(monkeypatch, devices, size
     config = make_config(SMALL | {"devices": devices})
     classifier = make_classifier(config, dataset.classes, dataset.mean, dataset.std)
     # A stand-in as quick as it can be: the first value of an image, as a logit.
-    model = type("First", (), {"apply": lambda self, variables, x, train: x[:, 0, 0, :]})()
+    first = {"apply": lambda self, variables, x, train: x[:, 0, 0, :], "dtype": np.float32}
+    model = type("First", (), first)()
     scorer = Scorer(dataclasses.replace(classifier, model=model))
     split = Split(dataset.train.images[:size], dataset.train.labels[:size])
     expected = (split.images[:, 0, 0] / 255 - dataset.mean) / dataset.std
