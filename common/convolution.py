@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from common.host import has_bfloat16, has_matrix_units, onednn_is_used
+from common.host import bfloat16_is_fast, has_matrix_units
 from common.parallel import default_is_cpu
 from common.winograd import add_up, chunk_size, conv3x3, in_chunks, kernel_gradient, tile_size
 
@@ -147,7 +147,7 @@ def conv(x: Array, kernel: Array, *, stride: int, padding: Any) -> Array:
     plain = kernel.shape[1] == size and padding_of(padding, size, stride) == size // 2
     even = x.shape[1] % 2 == x.shape[2] % 2 == 0
     single = x.dtype == kernel.dtype == jnp.float32
-    half = x.dtype == kernel.dtype == jnp.bfloat16 and onednn_is_used() and has_bfloat16()
+    half = x.dtype == kernel.dtype == jnp.bfloat16 and bfloat16_is_fast()
     wide = min(kernel.shape[2:]) >= LEAST_CHANNELS
     match size, stride:
         case 3, 1 if plain and half:

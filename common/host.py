@@ -195,3 +195,8 @@ def onednn_is_fast(precision: str) -> bool:
 def onednn_is_used() -> bool:
     """Whether XLA calls oneDNN, as far as `prepare_host` or the environment asked for it."""
     return f"{ONEDNN_FLAG}=true" in os.environ.get("XLA_FLAGS", "")
+
+
+def bfloat16_is_fast() -> bool:
+    """Whether XLA multiplies bfloat16 on this processor in its units: oneDNN does that for it."""
+    return has_bfloat16() and onednn_is_used()

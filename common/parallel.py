@@ -22,8 +22,8 @@ from common import processes
 from common.errors import InputError
 from common.host import (
     ONEDNN_FLAG,
+    bfloat16_is_fast,
     cores,
-    has_bfloat16,
     onednn_is_used,
     prepare_host,
     unused_accelerator,
@@ -242,5 +242,5 @@ def fast_bfloat16(devices: Devices) -> bool:
     if device.platform == "tpu":
         return True
     if devices.on_cpu:
-        return has_bfloat16() and onednn_is_used()
+        return bfloat16_is_fast()
     return float(getattr(device, "compute_capability", 0) or 0) >= 8.0

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from benchmarks import our_steps
-from common import convolution
+from common import host
 from common.host import FIRST_WITH_ONEDNN, ONEDNN_FLAG
 from text.models import Tagger
 from text.rnn import CELLS, RNN
@@ -88,7 +88,7 @@ def test_taggers(encoder):
 @pytest.mark.parametrize("name", ["resnet18", "airbench"])
 def test_classifiers(name, monkeypatch):
     for condition in ("onednn_is_used", "has_bfloat16"):  # of the forms that it wants
-        monkeypatch.setattr(convolution, condition, lambda: True)
+        monkeypatch.setattr(host, condition, lambda: True)
     make_task = partial(our_steps.classifier, name, 16)
     state = make_task().init(jax.random.key(0))
 

@@ -87,6 +87,24 @@ def prepare(config: VisionConfig, dataset: Dataset) -> Prepared:
     return Prepared(config, dataset, classifier, Scorer(classifier))
 
 
+def make_step(prepared: Prepared, steps: int) -> Callable[..., tuple]:
+    """The step of a plan, of whose epochs each has so many."""
+    config, dataset, classifier, _ = prepared
+    axis_name = classifier.devices.axis_name
+    augment = make_augment(config.augment, len(dataset.classes), axis_name=axis_name)
+
+    def train_step(state: TrainState, data: dict, rows: dict, key: Array) -> tuple:
+        own = with_numbers(config, data["numbers"])
+        tx, _ = make_optimization(own, steps)
+        loss_fn = make_loss_fn(
+            replace(classifier, **data["channels"]), augment, own.label_smoothing
+        )
+        step = make_train_step(loss_fn, tx, ema_decay=config.ema, axis_name=axis_name)
+        return step(state, gather(data["split"], rows), key)
+
+    return train_step
+
+
 def make_plan(
     prepared: Prepared, checkpoints: Checkpoints, writer: RunWriter
 ) -> tuple[Plan, TrainState]:
@@ -96,17 +114,6 @@ def make_plan(
     devices.check_batch(config.batch_size)
     size = len(dataset.train.labels)
     steps = steps_per_epoch(size, config.batch_size)
-    augment = make_augment(config.augment, len(dataset.classes), axis_name=devices.axis_name)
-
-    def train_step(state: TrainState, data: dict, rows: dict, key: Array) -> tuple:
-        own = with_numbers(config, data["numbers"])
-        tx, _ = make_optimization(own, steps)
-        loss_fn = make_loss_fn(
-            replace(classifier, **data["channels"]), augment, own.label_smoothing
-        )
-        step = make_train_step(loss_fn, tx, ema_decay=config.ema, axis_name=devices.axis_name)
-        return step(state, gather(data["split"], rows), key)
-
     init_key, train_key = jax.random.split(jax.random.key(config.seed))
     val_images = scorer.place(dataset.val.images)
 
@@ -123,7 +130,7 @@ def make_plan(
     }
     tx, schedule = make_optimization(config, steps)
     plan = Plan(
-        step=train_step,
+        step=make_step(prepared, steps),
         chunk_steps=devices.chunk_steps(steps),
         data=devices.replicate(data),
         epoch_batches=lambda epoch: epoch_batches(config.seed, epoch, size, config.batch_size),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from common import convolution
+from common import convolution, host
 from common.winograd import conv3x3
 from tests.common.convolution_cases import DIMENSIONS, arrays, by_lax, check_same
 
@@ -39,8 +39,8 @@ def test_direct_equals_lax(size):
 @pytest.mark.parametrize("stride, matrix_units", [(1, False), (1, True), (2, False)])
 def test_bfloat16_is_as_near_as_bfloat16_can_be(monkeypatch, stride, matrix_units):
     monkeypatch.setattr(convolution, "has_matrix_units", lambda: matrix_units)
-    monkeypatch.setattr(convolution, "onednn_is_used", lambda: True)
-    monkeypatch.setattr(convolution, "has_bfloat16", lambda: True)
+    monkeypatch.setattr(host, "onednn_is_used", lambda: True)
+    monkeypatch.setattr(host, "has_bfloat16", lambda: True)
     x, kernel = (a.astype(jnp.bfloat16) for a in arrays(4, 8, 32, 48))
     padding = ((1, 1), (1, 1))
     check_same(by_module(stride, padding), by_lax(stride, padding), x, kernel, 1e-2)
@@ -104,8 +104,8 @@ def test_groups_are_left_to_lax():
 
 @pytest.mark.parametrize("library, units", [(False, True), (True, False)])
 def test_bfloat16_without_onednn_or_units_is_left_to_lax(monkeypatch, library, units):
-    monkeypatch.setattr(convolution, "onednn_is_used", lambda: library)
-    monkeypatch.setattr(convolution, "has_bfloat16", lambda: units)
+    monkeypatch.setattr(host, "onednn_is_used", lambda: library)
+    monkeypatch.setattr(host, "has_bfloat16", lambda: units)
     x, kernel = (a.astype(jnp.bfloat16) for a in arrays(2, 8, 64, 64))
     check_same(by_module(), by_lax(), x, kernel, 1e-2)
 

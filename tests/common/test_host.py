@@ -95,6 +95,7 @@ def test_onednn_is_asked_for_where_it_is(monkeypatch, version, before, after):
     "features, before, after",
     [
         ("avx512f avx512vl", "--xla_a=1", f"--xla_a=1 {host.VECTOR_FLAG}=512"),
+        ("avx512f", "--xla_a=1", "--xla_a=1"),
         ("avx2", "--xla_a=1", "--xla_a=1"),
         ("avx512vl", f"{host.VECTOR_FLAG}=256", f"{host.VECTOR_FLAG}=256"),
     ],

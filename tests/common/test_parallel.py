@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from common import parallel
+from common import host, parallel
 from common.batching import epoch_order, train_rows
 from common.errors import InputError
 from common.host import ONEDNN_FLAG
@@ -204,8 +204,8 @@ def test_description():
 @pytest.mark.parametrize("units", [False, True])
 @pytest.mark.parametrize("onednn", [False, True])
 def test_bfloat16_is_fast_on_a_cpu_with_units_and_a_library_for_it(monkeypatch, units, onednn):
-    monkeypatch.setattr(parallel, "has_bfloat16", lambda: units)
-    monkeypatch.setattr(parallel, "onednn_is_used", lambda: onednn)
+    monkeypatch.setattr(host, "has_bfloat16", lambda: units)
+    monkeypatch.setattr(host, "onednn_is_used", lambda: onednn)
     assert fast_bfloat16(local_devices(1)) == (units and onednn)
     config = TrainingConfig("task", "config", "model")
     for half_on_cpu in (False, True):
@@ -215,8 +215,8 @@ def test_bfloat16_is_fast_on_a_cpu_with_units_and_a_library_for_it(monkeypatch, 
 
 @pytest.mark.parametrize("units", [False, True])
 def test_bfloat16_where_it_is_slow_is_told(monkeypatch, capsys, units):
-    monkeypatch.setattr(parallel, "has_bfloat16", lambda: units)
-    monkeypatch.setattr(parallel, "onednn_is_used", lambda: True)
+    monkeypatch.setattr(host, "has_bfloat16", lambda: units)
+    monkeypatch.setattr(host, "onednn_is_used", lambda: True)
     monkeypatch.setattr(parallel, "unused_accelerator", lambda: None)
     for precision in ("float32", "bfloat16"):
         tell_choices(local_devices(1), precision)

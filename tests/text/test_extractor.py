@@ -31,6 +31,8 @@ def test_terms_with_probabilities_are_those_of_the_tags(scheme, decode, constrai
     transitions = CRFParams(*(rng.normal(size=s).astype("f4") for s in ((K, K), K, K)))
     emissions = [rng.normal(size=(n, K), scale=3).astype("f4") for n in (4, 0, 9, 1)]
     chosen = extractor.choose_tags(transitions, emissions)
+    for row, scores in zip(chosen, emissions, strict=True):
+        assert row.dtype == np.int32 and len(row) == len(scores)
     found = extractor.choose_terms(transitions, emissions)
     ranges = [tags.decode_ranges(row) for row in chosen]
     assert [list(terms) for terms in found] == ranges and any(ranges)
