@@ -1,4 +1,4 @@
-"""How fast is it on a GPU? Cases of classifier.py, crf.py and tagger.py, against PyTorch there.
+"""How fast is it on a GPU? Cases of the other questions, against PyTorch there.
 
     python -m benchmarks gpu --json=runs/bench-gpu.json
 
@@ -7,11 +7,12 @@ autocast, a tagger's in float32 too, without `torch.compile`. Both sides' float3
 TensorFloat-32.
 """
 
+from collections.abc import Callable, Sequence
 from functools import partial
 
-from benchmarks import classifier, crf, tagger
+from benchmarks import cifar_time_to_accuracy, classifier, crf, tagger
 from benchmarks.device import find_device
-from benchmarks.report import Question, show_all
+from benchmarks.report import Question, Row, show_all
 
 SHAPES = ((64, 80, 3), (16, 1024, 3))
 HIDDEN, BATCH = (128, 512), 64  # of the tagger
@@ -29,12 +30,13 @@ def question(data_dir: str | None = None, embeddings: str = "glove") -> Question
     """
     if (platform := find_device()) == "cpu":
         raise SystemExit("benchmarks gpu: neither jax nor torch finds a GPU")
-    tables = {
+    tables: dict[str, Callable[[], Sequence[Row]]] = {
         f"{name}, batch {classifier.BATCH}, bfloat16": partial(
             classifier.compare, name, "bfloat16", platform
         )
         for name in classifier.NAMES
     }
+    tables["training to about 94 %"] = lambda: [cifar_time_to_accuracy.compare("bfloat16")]
     tables |= {
         "CRF, B {}, T {}, K {}".format(*shape): partial(crf.compare, *shape, platform)
         for shape in SHAPES

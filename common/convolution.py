@@ -1,9 +1,9 @@
 """Convolutions of images, in the forms that are the fastest on a CPU; elsewhere XLA's own.
 
-    float32    3x3, stride 1     Winograd's method, common/winograd.py
-    bfloat16   3x3, stride 1     oneDNN's convolution, also as the input's gradient; the kernel's
-                                 gradient by Winograd's method where `by_winograd` says so, else
-                                 as three matrix products
+    float32    3x3, stride 1     Winograd's method, common/winograd.py, from `LEAST_CHANNELS` on
+    both       3x3, stride 1     else XLA's or oneDNN's convolution, also as the input's gradient;
+                                 the kernel's gradient by Winograd's method where `by_winograd`
+                                 says so, else as three matrix products
     both       3x3, stride 2     XLA's or oneDNN's convolution, gradients by matrix products
     both       1x1, stride 2     a matrix product of every second pixel
 
@@ -15,6 +15,7 @@ Shapes: x [B, H, W, C], kernel [h, w, C, K].
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -41,44 +42,55 @@ def inner(a: Array, b: Array) -> Array:
     return lax.dot_general(a, b, (((0,), (0,)), ((), ())))
 
 
-@jax.custom_vjp
-def conv3x3_direct(x: Array, kernel: Array) -> Array:
-    """The 3x3 convolution with stride 1 and padding 1: [B, H, W, C] -> [B, H, W, K]."""
-    return conv_nhwc(x, kernel, 1, ((1, 1), (1, 1)))
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def conv3x3_direct(x: Array, kernel: Array, padding: int = 1) -> Array:
+    """The 3x3 convolution with stride 1: [B, H, W, C] -> [B, H + 2 p - 2, W + 2 p - 2, K].
+
+    `padding`, p, is 0 or 1. Only the kernel's gradient is not a convolution of XLA's, whose own
+    takes up to four times what its forward pass takes.
+    """
+    return conv_nhwc(x, kernel, 1, ((padding, padding),) * 2)
 
 
-def conv3x3_direct_backward(saved: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
+def conv3x3_direct_backward(
+    padding: int, saved: tuple[Array, Array], dy: Array
+) -> tuple[Array, Array]:
     x, kernel = saved
+    _, height, width, _ = dy.shape
 
     def product(x: Array, dy: Array) -> Array:
         """[3, 3 C, K]: for each row of the kernel, its three columns side by side."""
-        _, height, width, _ = x.shape
-        x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+        x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
         columns = jnp.concatenate([x[:, :, j : j + width] for j in range(3)], -1)
         return jnp.stack([inner(columns[:, i : i + height], dy) for i in range(3)])
 
-    if by_winograd(x, kernel):
+    if padding == 1 and by_winograd(x, kernel):
         dkernel = kernel_gradient(x, dy, tile_size(x), chunk_size(x))
     else:
         dkernel = add_up(product, x, dy, chunk_size(x)).reshape(kernel.shape)
     # Behind a barrier the turned kernel is one that stands in memory.
     turned = lax.optimization_barrier(jnp.swapaxes(kernel[::-1, ::-1], 2, 3))
-    dx = conv_nhwc(dy, turned, 1, ((1, 1), (1, 1)))
+    dx = conv_nhwc(dy, turned, 1, ((2 - padding, 2 - padding),) * 2)
     return dx, dkernel.astype(kernel.dtype)
 
 
 def by_winograd(x: Array, kernel: Array) -> bool:
-    """Whether that is the faster way to a bfloat16 kernel's gradient: with tiles of 4 x 4.
+    """Whether that is the faster way to `conv3x3_direct`'s kernel gradient: with tiles of 4 x 4.
 
-    Of 64 channels on 32x32 maps (B 128, two cores of an EPYC without AMX) it takes 13 ms, by
-    matrix products 20; of 512 channels on 4x4 maps 17 and 13.
+    Of 64 channels on 32x32 maps (B 128, two cores of an EPYC without AMX) it takes 13 ms in
+    bfloat16, by matrix products 20; of 512 channels on 4x4 maps 17 and 13. In float32, of 24 to
+    64 channels on 32x32 maps (two cores of a Xeon without AMX), 41 ms, by matrix products 69, by
+    XLA's convolution 142; of 16 to 16 channels 18, 32 and 22.
     """
-    wide = min(kernel.shape[2:]) >= LEAST_CHANNELS
-    return wide and tile_size(x) == 4 and not has_matrix_units()
+    least = min(kernel.shape[2:])
+    if x.dtype == jnp.float32:
+        return tile_size(x) == 4 and least >= LEAST_CHANNELS // 2
+    return tile_size(x) == 4 and least >= LEAST_CHANNELS and not has_matrix_units()
 
 
 conv3x3_direct.defvjp(
-    lambda x, kernel: (conv3x3_direct(x, kernel), (x, kernel)), conv3x3_direct_backward
+    lambda x, kernel, padding: (conv3x3_direct(x, kernel, padding), (x, kernel)),
+    conv3x3_direct_backward,
 )
 
 
@@ -141,19 +153,20 @@ def padding_of(padding: Any, size: int, stride: int) -> int | None:
 def conv(x: Array, kernel: Array, *, stride: int, padding: Any) -> Array:
     """The convolution [B, H, W, C] by [h, w, C, K], in the form measured to be the fastest.
 
-    Anything but 1x1 and 3x3 kernels of enough channels, on even maps, is XLA's own.
+    Anything but 1x1 and 3x3 kernels, with stride 2 of enough channels and on even maps, is XLA's.
     """
     size = kernel.shape[0]
-    plain = kernel.shape[1] == size and padding_of(padding, size, stride) == size // 2
+    pixels = padding_of(padding, size, stride) if kernel.shape[1] == size else None
+    plain = pixels == size // 2
     even = x.shape[1] % 2 == x.shape[2] % 2 == 0
     single = x.dtype == kernel.dtype == jnp.float32
     half = x.dtype == kernel.dtype == jnp.bfloat16 and bfloat16_is_fast()
     wide = min(kernel.shape[2:]) >= LEAST_CHANNELS
     match size, stride:
-        case 3, 1 if plain and half:
-            return conv3x3_direct(x, kernel)
         case 3, 1 if plain and even and wide and single:
             return conv3x3(x, kernel)
+        case 3, 1 if pixels in (0, 1) and (single or half):
+            return conv3x3_direct(x, kernel, pixels)
         case 3, 2 if plain and even and wide and (single or half):
             return conv3x3_strided(x, kernel)
         case 1, 2 if plain and even and wide and (single or half):

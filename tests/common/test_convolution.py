@@ -29,36 +29,50 @@ def test_any_batch(batch):
     padding = [(1, 1), (1, 1)]
     check_same(convolution.conv3x3_strided, by_lax(2, padding), x, kernel)
     check_same(convolution.conv3x3_direct, by_lax(1, padding), x, kernel)
+    check_same(by_module(padding="VALID"), by_lax(padding="VALID"), x, kernel)
 
 
-@pytest.mark.parametrize("size", [3, 7, 8])
-def test_direct_equals_lax(size):
-    check_same(convolution.conv3x3_direct, by_lax(), *arrays(3, size, 5, 7))
+@pytest.mark.parametrize("padding", ["SAME", "VALID"])
+@pytest.mark.parametrize(
+    "size, channels, outputs",
+    [(3, 5, 7), (7, 5, 7), (8, 5, 7), (32, 3, 64), (16, 24, 64), (8, 16, 16), (7, 64, 64)],
+)
+def test_direct_equals_lax(size, channels, outputs, padding):
+    x, kernel = arrays(3, size, channels, outputs)
+    check_same(by_module(padding=padding), by_lax(padding=padding), x, kernel)
 
 
-@pytest.mark.parametrize("stride, matrix_units", [(1, False), (1, True), (2, False)])
-def test_bfloat16_is_as_near_as_bfloat16_can_be(monkeypatch, stride, matrix_units):
+@pytest.mark.parametrize(
+    "stride, pixels, matrix_units",
+    [(1, 1, False), (1, 1, True), (1, 0, False), (2, 1, False), (2, 0, False)],
+)
+def test_bfloat16_is_as_near_as_bfloat16_can_be(monkeypatch, stride, pixels, matrix_units):
     monkeypatch.setattr(convolution, "has_matrix_units", lambda: matrix_units)
     monkeypatch.setattr(host, "onednn_is_used", lambda: True)
     monkeypatch.setattr(host, "has_bfloat16", lambda: True)
     x, kernel = (a.astype(jnp.bfloat16) for a in arrays(4, 8, 32, 48))
-    padding = ((1, 1), (1, 1))
+    padding = ((pixels, pixels),) * 2
     check_same(by_module(stride, padding), by_lax(stride, padding), x, kernel, 1e-2)
 
 
 @pytest.mark.parametrize(
-    "size, channels, matrix_units, expected",
+    "size, channels, dtype, matrix_units, expected",
     [
-        (32, 64, False, True),
-        (32, 64, True, False),
-        (4, 64, False, False),
-        (7, 64, False, False),
-        (32, 3, False, False),
+        (32, 64, "bfloat16", False, True),
+        (32, 64, "bfloat16", True, False),
+        (4, 64, "bfloat16", False, False),
+        (7, 64, "bfloat16", False, False),
+        (32, 24, "bfloat16", False, False),
+        (32, 24, "float32", True, True),
+        (7, 24, "float32", False, False),
+        (32, 3, "float32", False, False),
     ],
 )
-def test_winograd_is_taken_where_it_is_faster(monkeypatch, size, channels, matrix_units, expected):
+def test_winograd_is_taken_where_it_is_faster(
+    monkeypatch, size, channels, dtype, matrix_units, expected
+):
     monkeypatch.setattr(convolution, "has_matrix_units", lambda: matrix_units)
-    x, kernel = arrays(1, size, channels, 64)
+    x, kernel = (a.astype(dtype) for a in arrays(1, size, channels, 64))
     assert convolution.by_winograd(x, kernel) == expected
 
 
@@ -79,10 +93,7 @@ def test_strided_equals_lax(size, channels, outputs, window):
 @pytest.mark.parametrize(
     "size, channels, outputs, window, options",
     [
-        (7, 64, 64, 3, {}),
-        (8, 3, 64, 3, {}),
         (8, 64, 64, 5, {}),
-        (8, 64, 64, 3, {"padding": "VALID"}),
         (8, 64, 64, 3, {"padding": ((2, 0), (1, 1))}),
         (8, 64, 64, 3, {"rhs_dilation": (2, 2)}),
         (8, 64, 64, 3, {"lhs_dilation": (2, 2), "padding": ((1, 1), (1, 1))}),

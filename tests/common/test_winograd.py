@@ -45,3 +45,11 @@ def test_tiles_and_chunks_change_nothing(m, chunk):
     np.testing.assert_allclose(winograd.forward(x, kernel, m, chunk), y, rtol=1e-4, atol=1e-3)
     got = winograd.kernel_gradient(x, y, m, chunk)
     np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-1)
+
+
+@pytest.mark.parametrize(
+    "shape, images",
+    [((128, 32, 32, 64), 2), ((2000, 8, 8, 256), 25), ((128, 32, 32, 3), 16), ((5, 4, 4, 8), 5)],
+)
+def test_a_chunk_divides_the_batch_and_holds_more_of_thin_maps(shape, images):
+    assert winograd.chunk_size(jax.ShapeDtypeStruct(shape, "float32")) == images
