@@ -32,6 +32,14 @@ def test_any_batch(batch):
     check_same(by_module(padding="VALID"), by_lax(padding="VALID"), x, kernel)
 
 
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("size, channels, outputs", [(7, 3, 5), (8, 64, 48), (1, 5, 7)])
+def test_1x1_equals_lax(stride, size, channels, outputs):
+    x, kernel = arrays(3, size, channels, outputs, window=1)
+    for padding in ("SAME", "VALID", ((0, 0), (0, 0))):
+        check_same(by_module(stride, padding), by_lax(stride, padding), x, kernel)
+
+
 @pytest.mark.parametrize("padding", ["SAME", "VALID"])
 @pytest.mark.parametrize(
     "size, channels, outputs",
