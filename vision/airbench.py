@@ -87,9 +87,8 @@ class AirBench(nn.Module):
         filters = self.variable(
             COLLECTION, NAME, lambda: jnp.eye(n).reshape(PATCH, PATCH, -1, n)
         ).value
-        filters = jnp.concatenate([filters, -filters], -1).astype(self.dtype)
-        x = conv_nhwc(x.astype(self.dtype), filters, 1, ((0, 1), (0, 1)))
-        x = nn.gelu(x)
+        x = conv_nhwc(x.astype(self.dtype), filters.astype(self.dtype), 1, ((0, 1), (0, 1)))
+        x = nn.gelu(jnp.concatenate([x, -x], -1))
         for i, channels in enumerate(self.channels, 1):
             size = scaled(channels, self.width)
             group = ConvGroup(size, self.conv, self.dtype, self.axis_name, name=f"group{i}")
