@@ -12,7 +12,7 @@ often a step has the operation, and the multiplications and additions of the pla
 
 The sums are of all rows but the product's, each as often as a step has it. They are not the time of
 a step (`python -m benchmarks.classifier`): that has the loss and the update too, XLA fuses what
-stands here apart, and PyTorch makes both gradients of a convolution in one call.
+stands here apart, and both libraries make both gradients of a convolution in one.
 """
 
 from collections.abc import Mapping

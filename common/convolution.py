@@ -1,12 +1,15 @@
 """Convolutions of images, in the forms that are the fastest on a CPU; elsewhere XLA's own.
 
-    float32    3x3, stride 1     Winograd's method, common/winograd.py, from `LEAST_CHANNELS` on
-    both       3x3, stride 1     else XLA's or oneDNN's convolution, also as the input's gradient;
-                                 the kernel's gradient by Winograd's method where `by_winograd`
-                                 says so, else as three matrix products
-    both       3x3, stride 2     XLA's or oneDNN's convolution, gradients by matrix products
-    both       1x1               a matrix product, of every second pixel with stride 2
+    1x1, unpadded          any stride: a matrix product
+    3x3, padding 1         float32, even maps, from `LEAST_CHANNELS` on: Winograd's method
+    3x3, padding 0 or 1    bfloat16, and float32 to `LEAST_CHANNELS` or more on a `LARGE_MAP`:
+                           XLA's or oneDNN's convolution, also as the input's gradient; the
+                           kernel's gradient by Winograd's method where `by_winograd` says so,
+                           else as three matrix products
+    3x3, stride 2          padding 1, even maps, from `LEAST_CHANNELS` on: XLA's or oneDNN's
+                           convolution, gradients by matrix products
 
+The rest is XLA's own, and so is bfloat16 unless `bfloat16_is_fast`.
 XLA turns a bfloat16 convolution or product into a call of oneDNN, and that reaches the matrix
 units of recent processors, only where it is written as oneDNN wants it: a plain convolution
 with a kernel that stands in memory; a product of bfloat16 matrices that gives bfloat16.
@@ -26,8 +29,10 @@ from common.host import bfloat16_is_fast, has_matrix_units
 from common.parallel import default_is_cpu
 from common.winograd import add_up, chunk_size, conv3x3, in_chunks, kernel_gradient, tile_size
 
-# With fewer channels Winograd's matrix products are too thin to pay for the transforms.
+# With fewer channels matrix products, Winograd's too, are too thin to pay for the copies.
 LEAST_CHANNELS = 32
+# On smaller maps in float32 XLA's kernel gradients are as fast as those by matrix products.
+LARGE_MAP = 15
 
 
 def conv_nhwc(x: Array, kernel: Array, stride: int, padding: Any) -> Array:
@@ -46,9 +51,9 @@ def inner(a: Array, b: Array) -> Array:
 def conv1x1(x: Array, kernel: Array) -> Array:
     """Every pixel times the kernel [C, K]: [B, H, W, C] -> [B, H, W, K].
 
-    XLA's convolution takes as long, but its kernel's gradient ten times as long: 217 instead of 22
-    ms (B 64, 32x32 maps, 64 to 256 channels, two cores of a Xeon), or 45 as JAX derives it from
-    the product, with the factor transposed that has more channels.
+    XLA's convolution takes as long, but its kernel's gradient up to ten times as long: of 64 to 256
+    and of 256 to 64 channels 217 and 104 ms instead of 22 and 16, or 45 and 20 as JAX derives it
+    from the product, with dy transposed in memory (B 64, 32x32 maps, two cores of a Xeon).
     """
     return x @ kernel
 
@@ -60,11 +65,13 @@ conv1x1.defvjp(
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
-def conv3x3_direct(x: Array, kernel: Array, padding: int = 1) -> Array:
+def conv3x3_direct(x: Array, kernel: Array, padding: int) -> Array:
     """The 3x3 convolution with stride 1: [B, H, W, C] -> [B, H + 2 p - 2, W + 2 p - 2, K].
 
     `padding`, p, is 0 or 1. Only the kernel's gradient is not a convolution of XLA's, whose own
-    takes up to four times what its forward pass takes.
+    takes up to four times what its forward pass takes: of 3 to 64 channels on 32x32 maps 23 ms
+    instead of 13, of 32 to 64 on 15x15 maps 32 instead of 18; but of 16 to 16 there 4 instead of 8
+    (B 128, two cores of a Xeon).
     """
     return conv_nhwc(x, kernel, 1, ((padding, padding),) * 2)
 
@@ -97,7 +104,7 @@ def by_winograd(x: Array, kernel: Array) -> bool:
     Of 64 channels on 32x32 maps (B 128, two cores of an EPYC without AMX) it takes 13 ms in
     bfloat16, by matrix products 20; of 512 channels on 4x4 maps 17 and 13. In float32, of 24 to
     64 channels on 32x32 maps (two cores of a Xeon without AMX), 41 ms, by matrix products 69, by
-    XLA's convolution 142; of 16 to 16 channels 18, 32 and 22.
+    XLA's convolution 142; of 16 to 32 channels 23, 30 and 46.
     """
     least = min(kernel.shape[2:])
     if x.dtype == jnp.float32:
@@ -170,7 +177,7 @@ def padding_of(padding: Any, size: int, stride: int) -> int | None:
 def conv(x: Array, kernel: Array, *, stride: int, padding: Any) -> Array:
     """The convolution [B, H, W, C] by [h, w, C, K], in the form measured to be the fastest.
 
-    What is not 1x1 or 3x3, and 3x3 with stride 2 of few channels or an odd map, is XLA's own.
+    What the table above does not have is XLA's own.
     """
     size = kernel.shape[0]
     pixels = padding_of(padding, size, stride) if kernel.shape[1] == size else None
@@ -179,12 +186,13 @@ def conv(x: Array, kernel: Array, *, stride: int, padding: Any) -> Array:
     single = x.dtype == kernel.dtype == jnp.float32
     half = x.dtype == kernel.dtype == jnp.bfloat16 and bfloat16_is_fast()
     wide = min(kernel.shape[2:]) >= LEAST_CHANNELS
+    large = kernel.shape[3] >= LEAST_CHANNELS and min(x.shape[1:3]) >= LARGE_MAP
     match size, stride:
         case 1, _ if plain and (single or half):
             return conv1x1(x[:, ::stride, ::stride], kernel[0, 0])
         case 3, 1 if plain and even and wide and single:
             return conv3x3(x, kernel)
-        case 3, 1 if pixels in (0, 1) and (single or half):
+        case 3, 1 if pixels in (0, 1) and (single and large or half and min(x.shape[1:3]) > 2):
             return conv3x3_direct(x, kernel, pixels)
         case 3, 2 if plain and even and wide and (single or half):
             return conv3x3_strided(x, kernel)

@@ -8,9 +8,13 @@ from jax import Array, lax
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
 
-def arrays(batch: int, size: int, channels: int, outputs: int, window: int = 3) -> list[Array]:
-    rng = np.random.default_rng(size * channels + outputs)
-    shapes = [(batch, size, size, channels), (window, window, channels, outputs)]
+def arrays(
+    batch: int, size: int | tuple[int, int], channels: int, outputs: int, window: int = 3
+) -> list[Array]:
+    """Images, of one size or of a height and a width, and a kernel."""
+    height, width = size if isinstance(size, tuple) else (size, size)
+    rng = np.random.default_rng(height * channels + outputs)
+    shapes = [(batch, height, width, channels), (window, window, channels, outputs)]
     return [jnp.asarray(rng.normal(size=s), jnp.float32) for s in shapes]
 
 

@@ -8,10 +8,14 @@ import pytest
 from jax import lax
 
 from common import convolution, host
-from common.winograd import conv3x3
+from common.winograd import chunk_size, conv3x3
 from tests.common.convolution_cases import DIMENSIONS, arrays, by_lax, check_same
 
 STRIDED = [(32, 64, 128), (16, 128, 256), (8, 256, 512)]
+
+
+def direct(padding):
+    return lambda x, kernel: convolution.conv3x3_direct(x, kernel, padding)
 
 
 def by_module(stride: int = 1, padding="SAME", **options):
@@ -23,42 +27,89 @@ def by_module(stride: int = 1, padding="SAME", **options):
     return conv
 
 
+FORMS = ("conv1x1", "conv3x3", "conv3x3_direct", "conv3x3_strided", "conv_nhwc")
+SAME, VALID = ((1, 1), (1, 1)), ((0, 0), (0, 0))
+
+
+@pytest.mark.parametrize(
+    "form, size, channels, window, stride, padding, dtype",
+    [
+        ("conv1x1", 8, 64, 1, 1, VALID, "float32"),
+        ("conv1x1", 7, 3, 1, 2, "SAME", "bfloat16"),
+        ("conv_nhwc", 8, 64, 1, 1, SAME, "float32"),
+        ("conv_nhwc", 8, 64, 1, 1, VALID, "float16"),
+        ("conv3x3", 8, 64, 3, 1, SAME, "float32"),
+        ("conv3x3_direct", 8, 64, 3, 1, SAME, "bfloat16"),
+        ("conv3x3_direct", 3, 3, 3, 1, VALID, "bfloat16"),
+        ("conv3x3_direct", 15, 64, 3, 1, SAME, "float32"),
+        ("conv3x3_direct", 32, 3, 3, 1, "SAME", "float32"),
+        ("conv3x3_direct", 16, 64, 3, 1, "VALID", "float32"),
+        ("conv_nhwc", 7, 64, 3, 1, SAME, "float32"),
+        ("conv_nhwc", 8, 3, 3, 1, SAME, "float32"),
+        ("conv_nhwc", 2, 64, 3, 1, VALID, "bfloat16"),
+        ("conv_nhwc", 8, 64, 3, 1, ((2, 2), (2, 2)), "float32"),
+        ("conv_nhwc", 8, 64, 3, 1, ((0, 1), (0, 1)), "float32"),
+        ("conv3x3_strided", 8, 64, 3, 2, SAME, "float32"),
+        ("conv3x3_strided", 8, 64, 3, 2, SAME, "bfloat16"),
+        ("conv_nhwc", 8, 64, 3, 2, "SAME", "float32"),
+        ("conv_nhwc", 8, 64, 3, 2, VALID, "bfloat16"),
+        ("conv_nhwc", 8, 16, 3, 2, SAME, "float32"),
+        ("conv_nhwc", 7, 64, 3, 2, SAME, "float32"),
+        ("conv_nhwc", 9, 64, 3, 3, SAME, "float32"),
+        ("conv_nhwc", 8, 64, 5, 1, "SAME", "float32"),
+    ],
+)
+def test_the_form_that_is_taken(monkeypatch, form, size, channels, window, stride, padding, dtype):
+    monkeypatch.setattr(convolution, "bfloat16_is_fast", lambda: True)
+    for name in FORMS:
+        monkeypatch.setattr(convolution, name, lambda *_, name=name: name)
+    x, kernel = (a.astype(dtype) for a in arrays(2, size, channels, 64, window))
+    assert convolution.conv(x, kernel, stride=stride, padding=padding) == form
+
+
 @pytest.mark.parametrize("batch", [1, 2, 4, 5])
 def test_any_batch(batch):
-    x, kernel = arrays(batch, 32, 8, 8)
-    padding = [(1, 1), (1, 1)]
-    check_same(convolution.conv3x3_strided, by_lax(2, padding), x, kernel)
-    check_same(convolution.conv3x3_direct, by_lax(1, padding), x, kernel)
-    check_same(by_module(padding="VALID"), by_lax(padding="VALID"), x, kernel)
+    x, kernel = arrays(batch, 32, 16, 16)
+    assert chunk_size(x) <= 2
+    check_same(convolution.conv3x3_strided, by_lax(2, SAME), x, kernel)
+    for padding, pixels in enumerate((VALID, SAME)):
+        check_same(direct(padding), by_lax(1, pixels), x, kernel)
 
 
 @pytest.mark.parametrize("stride", [1, 2, 3])
-@pytest.mark.parametrize("size, channels, outputs", [(7, 3, 5), (8, 64, 48), (1, 5, 7)])
+@pytest.mark.parametrize("size, channels, outputs", [(7, 3, 5), ((8, 6), 64, 48), (1, 5, 7)])
 def test_1x1_equals_lax(stride, size, channels, outputs):
     x, kernel = arrays(3, size, channels, outputs, window=1)
-    for padding in ("SAME", "VALID", ((0, 0), (0, 0))):
+    for padding in ("SAME", "VALID", VALID):
         check_same(by_module(stride, padding), by_lax(stride, padding), x, kernel)
 
 
-@pytest.mark.parametrize("padding", ["SAME", "VALID"])
+@pytest.mark.parametrize("pixels", [0, 1])
 @pytest.mark.parametrize(
     "size, channels, outputs",
-    [(3, 5, 7), (7, 5, 7), (8, 5, 7), (32, 3, 64), (16, 24, 64), (8, 16, 16), (7, 64, 64)],
+    [(3, 5, 7), ((7, 5), 5, 7), ((4, 8), 5, 7), (32, 3, 64), ((8, 16), 24, 64), (15, 64, 64)],
 )
-def test_direct_equals_lax(size, channels, outputs, padding):
+def test_direct_equals_lax(size, channels, outputs, pixels):
     x, kernel = arrays(3, size, channels, outputs)
-    check_same(by_module(padding=padding), by_lax(padding=padding), x, kernel)
+    check_same(direct(pixels), by_lax(1, ((pixels, pixels),) * 2), x, kernel)
 
 
 @pytest.mark.parametrize(
-    "stride, pixels, matrix_units",
-    [(1, 1, False), (1, 1, True), (1, 0, False), (2, 1, False), (2, 0, False)],
+    "window, stride, pixels, matrix_units",
+    [
+        (3, 1, 1, False),
+        (3, 1, 1, True),
+        (3, 1, 0, False),
+        (3, 2, 1, False),
+        (1, 1, 0, False),
+        (1, 2, 0, False),
+    ],
 )
-def test_bfloat16_is_as_near_as_bfloat16_can_be(monkeypatch, stride, pixels, matrix_units):
+def test_bfloat16_is_as_near_as_bfloat16_can_be(monkeypatch, window, stride, pixels, matrix_units):
     monkeypatch.setattr(convolution, "has_matrix_units", lambda: matrix_units)
     monkeypatch.setattr(host, "onednn_is_used", lambda: True)
     monkeypatch.setattr(host, "has_bfloat16", lambda: True)
-    x, kernel = (a.astype(jnp.bfloat16) for a in arrays(4, 8, 32, 48))
+    x, kernel = (a.astype(jnp.bfloat16) for a in arrays(4, 8, 32, 48, window))
     padding = ((pixels, pixels),) * 2
     check_same(by_module(stride, padding), by_lax(stride, padding), x, kernel, 1e-2)
 
