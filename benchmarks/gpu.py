@@ -36,8 +36,7 @@ def question(data_dir: str | None = None, embeddings: str = "glove") -> Question
         )
         for name in classifier.NAMES
     }
-    to_accuracy = cifar_time_to_accuracy
-    tables[to_accuracy.TITLE] = lambda: [to_accuracy.compare("bfloat16")]
+    tables[cifar_time_to_accuracy.TITLE] = lambda: [cifar_time_to_accuracy.compare("bfloat16")]
     tables |= {
         "CRF, B {}, T {}, K {}".format(*shape): partial(crf.compare, *shape, platform)
         for shape in SHAPES

@@ -1,11 +1,12 @@
 """Convolutions of images, in the forms that are the fastest on a CPU; elsewhere XLA's own.
 
     1x1, unpadded          any stride: a matrix product
-    3x3, padding 1         float32, even maps, from `LEAST_CHANNELS` on: Winograd's method
-    3x3, padding 0 or 1    bfloat16, and float32 to `LEAST_CHANNELS` or more on a `LARGE_MAP`:
-                           XLA's or oneDNN's convolution, also as the input's gradient; the
-                           kernel's gradient by Winograd's method where `by_winograd` says so,
-                           else as three matrix products
+    3x3, stride 1          float32, padding 1, even maps, from `LEAST_CHANNELS` on: Winograd's
+                           method
+    3x3, stride 1          else, with padding 0 or 1: bfloat16, and float32 to `LEAST_CHANNELS` or
+                           more on a `LARGE_MAP`. XLA's or oneDNN's convolution, also as the
+                           input's gradient; the kernel's gradient by Winograd's method where
+                           `by_winograd` says so, else as three matrix products
     3x3, stride 2          padding 1, even maps, from `LEAST_CHANNELS` on: XLA's or oneDNN's
                            convolution, gradients by matrix products
 

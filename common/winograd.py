@@ -31,7 +31,6 @@ from functools import reduce
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array, lax
 
 Matrix = Sequence[Sequence[float]]
@@ -96,6 +95,10 @@ def combine(matrix: Matrix, parts: Sequence[Array]) -> list[Array]:
     return [reduce(jnp.add, row) for row in terms]
 
 
+def transposed(matrix: Matrix) -> Matrix:
+    return tuple(zip(*matrix, strict=True))
+
+
 def stored(rows: Sequence[Array]) -> Array:
     """The stacked arrays, written to memory.
 
@@ -128,7 +131,7 @@ def output_map(products: Array, shape: Sequence[int], m: int) -> Array:
 def gradient_tiles(dy: Array, m: int) -> Array:
     """A dY A^T: the gradient at the products, [(m + 2)^2, n h w, K]."""
     n, height, width, channels = dy.shape
-    spread = np.transpose(OUTPUT[m]).tolist()
+    spread = transposed(OUTPUT[m])
     y = dy.reshape(n, height // m, m, width // m, m, channels)
     rows = stored(combine(spread, [y[:, :, i] for i in range(m)]))  # [t, n, h, w, m, K]
     tiles = combine(spread, [rows[..., j, :] for j in range(m)])
@@ -157,25 +160,27 @@ def fold(parts: Sequence[Array], m: int, axis: int) -> list[Array]:
 def input_gradient(dv: Array, shape: Sequence[int], m: int) -> Array:
     """B dV B^T, added up: the map [n, H, W, C] from its tiles [(m + 2)^2, n h w, C]."""
     n, height, width, channels = shape
-    spread, t = np.transpose(INPUT[m]).tolist(), m + 2
+    spread, t = transposed(INPUT[m]), m + 2
     tiles = dv.reshape(t, t, n, height // m, width // m, channels)
     rows = fold(combine(spread, list(tiles)), m, axis=2)  # m arrays [t, n, h, w, C]
     rows = [jnp.stack(fold(combine(spread, list(row)), m, axis=2), 3) for row in rows]
     return jnp.stack(rows, 2).reshape(shape)  # from [n, h, m, w, m, C]
 
 
+def on_both_axes(matrix: Matrix, array: Array) -> Array:
+    """M a M^T of the first two axes of `array` [q, q, C, K]: [p, p, C, K] for M [p, q]."""
+    rows = stored(combine(matrix, list(array)))  # [p, q, C, K]
+    return jnp.stack(combine(matrix, [rows[:, j] for j in range(array.shape[1])]), 1)
+
+
 def kernel_tiles(kernel: Array, m: int) -> Array:
     """U: the transformed kernel [(m + 2)^2, C, K]."""
-    rows = stored(combine(KERNEL[m], list(kernel)))  # [t, 3, C, K]
-    tiles = combine(KERNEL[m], [rows[:, j] for j in range(3)])
-    return jnp.stack(tiles, 1).reshape((m + 2) ** 2, *kernel.shape[2:])
+    return on_both_axes(KERNEL[m], kernel).reshape((m + 2) ** 2, *kernel.shape[2:])
 
 
 def kernel_from_tiles(du: Array, m: int) -> Array:
     """G^T dU G: the gradient [3, 3, C, K] from that at U."""
-    back, t = np.transpose(KERNEL[m]).tolist(), m + 2
-    rows = stored(combine(back, list(du.reshape(t, t, *du.shape[1:]))))  # [3, t, C, K]
-    return jnp.stack(combine(back, [rows[:, j] for j in range(t)]), 1)
+    return on_both_axes(transposed(KERNEL[m]), du.reshape(m + 2, m + 2, *du.shape[1:]))
 
 
 def forward(x: Array, kernel: Array, m: int, chunk: int) -> Array:
