@@ -6,15 +6,15 @@ import sys
 
 import pytest
 
+from tests.compiling import XLA_FLAGS
+
 os.environ["JAX_PLATFORMS"] = "cpu"
 # Eight devices wait for one another in XLA's threads. With as many threads as two cores, work can
 # be left that no thread is free to do, and XLA aborts after 40 s: so there are more, and patience.
 os.environ["NPROC"] = "16"
 os.environ["XLA_FLAGS"] = (
     "--xla_force_host_platform_device_count=8 "
-    "--xla_cpu_collective_call_terminate_timeout_seconds=600 "
-    # The same numbers on every processor:
-    "--xla_cpu_prefer_vector_width=256 --xla_cpu_experimental_onednn_custom_call=false"
+    f"--xla_cpu_collective_call_terminate_timeout_seconds=600 {XLA_FLAGS}"
 )
 # The tests compile far more than they compute; this halves their time.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")

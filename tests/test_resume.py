@@ -13,6 +13,7 @@ import jax
 import orbax.checkpoint as ocp
 import pytest
 
+from tests.compiling import XLA_FLAGS
 from tests.faults.surroundings import CAN_MOUNT, NAMESPACE
 from tests.toy import assert_same
 
@@ -41,9 +42,7 @@ def launch(
         "JAX_ENABLE_COMPILATION_CACHE": "true",
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
-    # One device; code that calls oneDNN cannot be stored.
-    environment["XLA_FLAGS"] = "--xla_cpu_experimental_onednn_custom_call=false"
-    environment |= variables
+    environment |= {"XLA_FLAGS": XLA_FLAGS} | variables  # one device
     return subprocess.Popen(
         [*prefix, sys.executable, "launch.py", f"--workdir={workdir}", *flags],
         cwd=ROOT,

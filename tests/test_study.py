@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.compiling import XLA_FLAGS
+
 ROOT = Path(__file__).resolve().parents[1]
 YAML = """
 question: Does a higher learning rate learn more in one epoch?
@@ -34,8 +36,7 @@ def launch(tmp_path):
         "ATHANOR_CACHE": str(tmp_path / "cache"),
         "JAX_ENABLE_COMPILATION_CACHE": "true",
         "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "jax"),
-        # One device; code that calls oneDNN cannot be stored.
-        "XLA_FLAGS": "--xla_cpu_experimental_onednn_custom_call=false",
+        "XLA_FLAGS": XLA_FLAGS,  # one device
     }
 
     def launch(folder, *flags):
