@@ -136,7 +136,9 @@ def epoch_batches(
 def scoring_batches(
     lengths: np.ndarray, widths: Sequence[int], tokens: int, multiple: int = 1
 ) -> list[Rows]:
-    """Rows that hold every sentence once, shortest first, in batches of few shapes.
+    """Rows that hold every sentence once, longest first, in batches of few shapes.
+
+    So all batches are full but the last, which is of the shortest sentences.
 
     Args:
         lengths: int [N].
@@ -144,7 +146,7 @@ def scoring_batches(
         tokens: about this many in a batch, padding included.
         multiple: of which the sentences of every batch are one.
     """
-    order = np.argsort(lengths, kind="stable").astype(np.int32)
+    order = np.argsort(-lengths, kind="stable").astype(np.int32)
     found, start = [], 0
     while start < len(order):
         # The width that holds the next sentence also says how many of them make a batch.
@@ -152,8 +154,7 @@ def scoring_batches(
         size = 1 << max((tokens // width).bit_length() - 1, 0)
         size = -(-size // multiple) * multiple
         index = order[start : start + size]
-        index = index[lengths[index] <= width]
-        start += len(index)
+        start += size
         rows = next(padded_rows(len(index), size))
         found.append(with_columns(rows | {"index": index[rows["index"]]}, width))
     return found

@@ -86,12 +86,12 @@ def test_similar_lengths_are_together_and_company_changes():
 
 @pytest.mark.parametrize("multiple", [1, 8])
 @pytest.mark.parametrize("tokens", [1, 100, 4096])
-def test_scoring_holds_every_sentence_once_shortest_first(tokens, multiple):
+def test_scoring_holds_every_sentence_once_longest_first(tokens, multiple):
     widths = bucket_widths(LENGTHS)
     rows = scoring_batches(LENGTHS, widths, tokens, multiple)
     real = [i for r in rows for i, w in zip(r["index"], r["weight"], strict=True) if w]
     assert sorted(real) == list(range(len(LENGTHS)))
-    assert (np.diff(LENGTHS[real]) >= 0).all()
+    assert (np.diff(LENGTHS[real]) <= 0).all()
     shapes = {r["column"].shape for r in rows}
     assert len(shapes) <= len(widths)
     assert all(size % multiple == 0 for size, _ in shapes)
@@ -102,7 +102,7 @@ def test_scoring_holds_every_sentence_once_shortest_first(tokens, multiple):
 def test_scoring_of_nothing_and_of_one_long_sentence():
     assert scoring_batches(np.array([], np.int32), (8,), 10) == []
     shapes = [r["column"].shape for r in scoring_batches(np.array([5000, 3]), (), 4096)]
-    assert shapes == [(512, 8), (1, 6144)]
+    assert shapes == [(1, 6144), (512, 8)]
 
 
 def test_assembled_batches_are_the_sentences_cut_to_the_width():
