@@ -94,6 +94,8 @@ def load(
         reading = read(path, log=log, columns=columns, merge_repeated=merge_repeated)
         splits[split] = _with_terms(path, reading.sentences)
     train, test = splits["train"], splits["test"]
+    if "val" in splits and not val_file and data_dir != str(DEMO):
+        log(f"{files['val']} is the validation split: --val_fraction holds out nothing")
     train, val = (train, splits["val"]) if "val" in splits else hold_out(train, val_fraction, seed)
     train = thin(train, train_fraction, seed)
     _warn_of_leaks(train, val, test, log, repeated="val" not in splits and not merge_repeated)

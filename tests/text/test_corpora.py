@@ -180,13 +180,17 @@ def test_a_folder(tmp_path, train, val, test):
     for other in ("readme.txt", ".test.xml", "contest.xml", "trains.xml"):
         put(tmp_path / other, "nothing")
     (tmp_path / "test").mkdir()
-    corpus = load(data_dir=str(tmp_path), val_fraction=0.5, log=silent)
+    told: list[str] = []
+    corpus = load(data_dir=str(tmp_path), val_fraction=0.5, log=told.append)
     assert corpus.name == tmp_path.name
     assert [s.text for s in corpus.test] == ["e", "f"]
     if val:
         assert [s.text for s in corpus.train] == ["a", "b", "c", "d"]
         assert [s.text for s in corpus.val] == ["g"]
+        used = f"{tmp_path / val} is the validation split: --val_fraction holds out nothing"
+        assert told == [used]
     else:
+        assert not told
         assert len(corpus.train) == len(corpus.val) == 2
     assert all(name is None or str(tmp_path / name) in corpus.source for name in (train, val, test))
 
@@ -212,11 +216,14 @@ def test_files_go_before_the_folder(tmp_path):
     for split in ("train", "test", "dev"):
         put_sentences(folder / f"{split}.xml", split)
     own = put_sentences(tmp_path / "own.xml", "own", "too")
-    inside = load(data_dir=str(folder), log=silent)
+    told: list[str] = []
+    inside = load(data_dir=str(folder), log=told.append)
     assert [s.text for s in inside.train + inside.val + inside.test] == ["train", "dev", "test"]
     for split in ("train", "val", "test"):
         chosen: dict[str, Any] = {f"{split}_file": own}
-        corpus = load(data_dir=str(folder), log=silent, **chosen)
+        told.clear()
+        corpus = load(data_dir=str(folder), log=told.append, **chosen)
+        assert bool(told) == (split != "val")
         for other in ("train", "val", "test"):
             wanted = corpus if other == split else inside
             assert getattr(corpus, other) == getattr(wanted, other)
