@@ -60,10 +60,11 @@ def prepare_params(
     shapes = CRFParams(transitions=(K, K), start=(K,), end=(K,))
     expect("emissions", emissions, (B, T, K), jnp.floating)
     expect("lengths", lengths, (B,), jnp.integer)
+    given = f" for emissions {[B, T, K]}"
     for name, shape in shapes._asdict().items():
-        expect(f"params.{name}", getattr(params, name), shape, jnp.floating)
+        expect(f"params.{name}{given}", getattr(params, name), shape, jnp.floating)
         if allowed is not None:
-            expect(f"allowed.{name}", getattr(allowed, name), shape, jnp.bool_)
+            expect(f"allowed.{name}{given}", getattr(allowed, name), shape, jnp.bool_)
     params = CRFParams(*(jnp.maximum(x.astype(jnp.float32), DISALLOWED) for x in params))
     if allowed is not None:
         params = CRFParams(*map(lambda x, ok: jnp.where(ok, x, DISALLOWED), params, allowed))

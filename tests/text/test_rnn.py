@@ -290,6 +290,14 @@ def test_lengths_beyond_the_padded_ones_and_batches_of_nothing():
     assert apply(layer, variables, X[:0], LENGTHS[:0]).shape == (0, T, 2 * H)
 
 
+def test_without_a_step_there_is_no_output_and_no_gradient():
+    layer, variables = make(cell="lstm")
+    x, lengths = X[:, :0], LENGTHS * 0
+    assert apply(layer, variables, x, lengths).shape == (B, 0, 2 * H)
+    found = jax.grad(lambda v: run(layer, v, x, lengths, KEY, False).sum())(variables)
+    assert all((leaf == 0).all() for leaf in jax.tree.leaves(found))
+
+
 def test_several_devices_end_at_their_own_longest_sequence():
     devices = local_devices(2)
     layer, variables = make(cell="lstm", merge="sum")
