@@ -67,7 +67,9 @@ flags.DEFINE_string("budget", None, "quick: minutes; cpu: two cores; full: the r
 flags.DEFINE_integer(
     "jobs", None, "Runs of a study that go on together [1; of light ones several]."
 )
-flags.DEFINE_string("vectors", None, "Word vectors for the arms of a study that need a file.")
+flags.DEFINE_string(
+    "vectors", None, "Word vectors for the arms of a study that need some: FILE or FILE,FILE."
+)
 flags.DEFINE_integer(
     "vmap", None, "Runs of a study alike but for seed, rate, decay, smoothing: one program [1]."
 )

@@ -188,7 +188,7 @@ def resolve_arms(
         study: the study.
         budget: its budget, or an empty one.
         given: settings given beside --study.
-        vectors: the file for arms that need one; without it they are left out.
+        vectors: the files for arms that need some, with commas; without they are left out.
 
     Raises:
         InputError: a given setting is one that the arms set themselves.
@@ -197,8 +197,9 @@ def resolve_arms(
     wanted = any(VECTORS in str(v) for arm in study.arms.values() for v in arm.values())
     if vectors is not None and not wanted:
         raise InputError(f"--vectors is not used by the study {study.name}: leave it out")
-    if vectors is not None and not Path(vectors).is_file():
-        raise InputError(f"--vectors={vectors} is no file")
+    for file in vectors.split(",") if vectors is not None else ():
+        if not Path(file).is_file():
+            raise InputError(f"--vectors={file} is no file: give one or several, FILE,FILE")
     for name, settings in study.arms.items():
         own = {**settings, **budget.arms.get(name, {})}
         for flag in given:

@@ -23,7 +23,7 @@ def test_every_study_is_valid(study, vectors):
     check_study(study, TASK)
     assert study.question.endswith("?") and study.task == "aspect"
     assert set(study.budgets) == set(BUDGETS)
-    file = vectors if study.name == "embeddings" else None
+    file = vectors if any(VECTORS in str(arm) for arm in study.arms.values()) else None
     for name, budget in study.budgets.items():
         assert budget.needs_data == (name != "quick")
         arms = resolve_arms(study, budget, SEMEVAL if budget.needs_data else {}, file)
@@ -48,10 +48,22 @@ def test_arms_with_domain_vectors_need_the_file(vectors):
         arm for arm, settings in study.arms.items() if VECTORS in str(settings)
     }
     assert with_file["GloVe and domain"]["embeddings"] == f"glove,{vectors}"
-    with pytest.raises(InputError, match="--vectors=none.bin is no file"):
-        resolve_arms(study, study.budgets["quick"], {}, "none.bin")
+    several = resolve_arms(study, study.budgets["quick"], {}, f"{vectors},{vectors}")
+    assert several["GloVe and domain"]["embeddings"] == f"glove,{vectors},{vectors}"
+    for wrong in ("none.bin", f"{vectors},none.bin"):
+        with pytest.raises(InputError, match="--vectors=none.bin is no file"):
+            resolve_arms(study, study.budgets["quick"], {}, wrong)
     with pytest.raises(InputError, match="--vectors is not used by the study crf"):
         resolve_arms(BY_NAME["crf"], BY_NAME["crf"].budgets["quick"], {}, vectors)
+
+
+def test_the_whole_tagger_has_general_and_domain_vectors(vectors):
+    study = BY_NAME["ingredients"]
+    arms = resolve_arms(study, study.budgets["cpu"], SEMEVAL, vectors)
+    assert arms["the whole"]["embeddings"] == arms["no CRF"]["embeddings"] == f"glove,{vectors}"
+    assert arms["domain vectors alone"]["embeddings"] == vectors
+    with pytest.raises(InputError, match="'the whole' needs --vectors=FILE"):
+        resolve_arms(study, study.budgets["cpu"], SEMEVAL, None)
 
 
 def test_the_reports_are_there():
