@@ -52,7 +52,7 @@ class Checkpoints:
         for logger in ("absl", "asyncio"):
             logging.getLogger(logger).setLevel(logging.CRITICAL)
         sys.excepthook = _show_exception
-        self._folders = {name: folder.absolute() / name for name in ("latest", "best")}
+        self._folders = {name: folder / name for name in ("latest", "best")}
         self._managers: dict[str, ocp.CheckpointManager] = {}
 
     def _manager(self, name: str) -> ocp.CheckpointManager:
@@ -64,7 +64,9 @@ class Checkpoints:
                 create=False,
             )
             self._folders[name].mkdir(parents=True, exist_ok=True)
-            self._managers[name] = ocp.CheckpointManager(self._folders[name], options=options)
+            self._managers[name] = ocp.CheckpointManager(
+                self._folders[name].absolute(), options=options
+            )
         return self._managers[name]
 
     def exists(self) -> bool:
@@ -149,7 +151,9 @@ class Checkpoints:
     def restore(self, name: str, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
         """The newest whole state of `latest` or `best` and its progress; else as `resume`."""
         if not self._places(name):
-            remedy = "look for it by --resume" if self.exists() else "train the run first"
+            run = self._folders[name].parent.parent
+            unfinished = f"finish the run by --resume --workdir={run}"
+            remedy = unfinished if self.exists() else "train the run first"
             raise InputError(f"{self._folders[name]} holds no checkpoint: {remedy}")
         return self._newest_whole(self._places(name), like)[0]
 

@@ -252,7 +252,10 @@ def _stopped(number: int, plan: Plan, progress: Progress) -> StoppedBySignal:
 
 
 def _left(plan: Plan) -> str:
-    return f"left at once; the last checkpoint is {_latest(plan)}; --resume goes on from it"
+    latest = _latest(plan)
+    if latest == "none":
+        return "left at once; there is no checkpoint yet: --resume starts anew"
+    return f"left at once; the last checkpoint is {latest}; --resume goes on from it"
 
 
 def _latest(plan: Plan) -> str:

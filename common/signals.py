@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -33,10 +34,15 @@ def stop_with_parent() -> None:
 # A second signal is obeyed by Python between two calls of a library; one that lasts longer than
 # these seconds is left in the middle.
 PATIENCE = 1.0
+# The same signal within these seconds is the first one's echo: timeout(1) sends it to the process
+# and then to its group, a batch system to all of a job.
+ECHO = 0.5
 
 
 class StopRequest:
     """While entered, the first SIGINT or SIGTERM only sets `number`; the second ends the process.
+
+    Another of the same kind that comes at once (`ECHO`) is no second one.
 
     A thread reads the signals as they come, since Python's own handlers have to wait while a
     library computes: so a person is answered in the middle of a step of minutes.
@@ -56,6 +62,7 @@ class StopRequest:
         leave: ends the process with a status.
         """
         self.number: int | None = None
+        self._since = 0.0
         self._first_words, self._last_words, self._leave = first_words, last_words, leave
         self._before: dict[int, object] = {}
         self._raises = False
@@ -91,19 +98,27 @@ class StopRequest:
 
     def _note(self, number: int, _: FrameType | None) -> None:
         if self.number is not None:
+            if self._is_echo(number):
+                return
             raise KeyboardInterrupt
-        self.number = number
+        self.number, self._since = number, time.monotonic()
         if self._raises:
             raise StopNow
+
+    def _is_echo(self, number: int) -> bool:
+        return number == self.number and time.monotonic() < self._since + ECHO
 
     def _answer(self, ear: int) -> None:
         """The thread: one byte for each signal, the end when `__exit__` closes the pipe."""
         # Not print: it may be what the signal interrupted.
         first = os.read(ear, 1)
+        since = time.monotonic()
         if first:
             name = signal.Signals(first[0]).name
             os.write(2, f"\n{name}: {self._first_words}\n".encode())
         second = os.read(ear, 1) if first else b""
+        while second == first and first and time.monotonic() < since + ECHO:
+            second = os.read(ear, 1)
         if second and not self._left.wait(PATIENCE):
             os.write(2, f"\n{self._last_words()}\n".encode())
             self._leave(128 + second[0])

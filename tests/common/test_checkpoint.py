@@ -254,7 +254,9 @@ def test_half_written_checkpoints_do_not_count(tmp_path):
 def test_nothing_to_restore(tmp_path):
     [state] = make_states(1)
     Checkpoints(tmp_path / "other").save("latest", state, PROGRESS)
-    with pytest.raises(InputError, match="best holds no checkpoint: look for it by --resume"):
+    with pytest.raises(
+        InputError, match="best holds no checkpoint: finish the run by --resume --workdir="
+    ):
         Checkpoints(tmp_path / "other").restore("best", abstract(state))
     with pytest.raises(InputError, match="best holds no checkpoint: train the run first"):
         Checkpoints(tmp_path).restore("best", abstract(state))

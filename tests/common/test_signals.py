@@ -2,11 +2,12 @@
 
 import os
 import signal
+import time
 
 import pytest
 
 from common.errors import StopNow
-from common.signals import StopRequest
+from common.signals import ECHO, PATIENCE, StopRequest
 
 
 @pytest.fixture(autouse=True)
@@ -32,6 +33,20 @@ def test_the_second_signal_stops_at_once():
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
         assert stop.number == signal.SIGTERM
+
+
+def test_an_echo_of_the_first_signal_is_none_and_insisting_is(capfd):
+    left = []
+    with StopRequest("saving", lambda: "left", left.append) as stop:
+        for _ in range(3):  # as timeout(1) does
+            os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(PATIENCE + ECHO + 0.2)
+        assert stop.number == signal.SIGTERM and not left
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(PATIENCE + 0.5)
+    assert left == [128 + signal.SIGTERM]
+    assert capfd.readouterr().err.count("saving") == 1
 
 
 def test_what_can_be_done_again_is_left_at_the_first_signal():

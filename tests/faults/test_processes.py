@@ -11,6 +11,7 @@ import pytest
 
 from common.claim import claim
 from common.errors import InputError
+from common.signals import ECHO
 from tests.faults.surroundings import ROOT, TOY_RUN, start_toy
 
 
@@ -21,6 +22,7 @@ def test_ctrl_c_is_answered_in_a_slow_step_and_twice_leaves_at_once(tmp_path):
     assert "SIGINT: stopping after this step, with a checkpoint; once more" in (
         process.stdout.readline()
     )
+    time.sleep(2 * ECHO)
     begin = time.monotonic()
     process.send_signal(signal.SIGINT)
     told = process.communicate(timeout=60)[0]
@@ -29,7 +31,7 @@ def test_ctrl_c_is_answered_in_a_slow_step_and_twice_leaves_at_once(tmp_path):
     # From the thread, or where the signal came between two calls from the program itself.
     assert (
         told.strip().removeprefix("launch.py: ")
-        == "left at once; the last checkpoint is none; --resume goes on from it"
+        == "left at once; there is no checkpoint yet: --resume starts anew"
     )
 
 
