@@ -24,7 +24,7 @@ OF_A_RUN = {
         "decode",
         "constrained",
     },
-    "predict": {"devices", "decode", "constrained"},
+    "predict": {"columns", "devices", "decode", "constrained"},
 }
 FORMATS = {"eval": ("text", "jsonl"), "predict": ("text", "jsonl", "xml", "html")}
 

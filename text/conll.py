@@ -1,7 +1,8 @@
 """Column files of the CoNLL shared tasks: a token and its tag a line, a blank line between
 sentences, as in Tjong Kim Sang and De Meulder 2003, aclanthology.org/W03-0419.
 
-Columns are parted by tabs if every line has one, else by spaces or tabs. Tags are O and
+Columns are parted by tabs if every line has one, else by spaces or tabs; a line without a tab that
+begins with # is a comment where the others have tabs, as in CoNLL-U. Tags are O and
 B, I, E (or L) and S (or U), with or without a type as in B-ASP; terms of every type are read,
 leniently, by `tags.term_ranges`.
 """
@@ -11,7 +12,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from common.errors import InputError
-from text.readings import Reading
+from text.readings import Log, Reading
 from text.sentences import Sentence, Span
 from text.tags import term_ranges
 from text.tokenizers import CJK
@@ -31,7 +32,7 @@ def split_lines(content: str) -> list[str]:
     return content.replace("\r\n", "\n").replace("\r", "\n").split("\n")
 
 
-def parse(content: str, name: str, columns: str | None = None) -> Reading:
+def parse(content: str, name: str, log: Log, columns: str | None = None) -> Reading:
     """The sentences of a column file.
 
     The text of a sentence is its tokens, a space between them; where no token holds more than
@@ -41,8 +42,10 @@ def parse(content: str, name: str, columns: str | None = None) -> Reading:
     Args:
         content: the file.
         name: of the file, for messages.
+        log: receives a line that tells which columns were found, if there are more than two.
         columns: which are token and tag, as names ("token,pos,tag") or numbers from 0 ("0,2",
-            negative from the end); None takes the first as token and finds the tags.
+            negative from the end); None takes the first as token, or the second where the first
+            numbers the tokens, and finds the tags.
 
     Raises:
         InputError: lines of different width, no column of tags, a tag or `columns` that is
@@ -59,12 +62,23 @@ def parse(content: str, name: str, columns: str | None = None) -> Reading:
                 f"{name}, line {line}: {len(fields)} columns, but line {rows[0].line} has {width}: "
                 "make them equal"
             )
-    token_column, tag_column = _choose(columns, width) if columns else (0, _find_tags(rows, name))
+    if columns:
+        token_column, tag_column = _choose(columns, width, name)
+        remedy = f"choose other --columns than {columns}, of {width}"
+    else:
+        token_column = 1 if _numbers_tokens(blocks) and width > 2 else 0
+        tag_column = _find_tags(rows, name, token_column)
+        remedy = "name the columns with --columns=token,tag"
+        if width > 2:
+            log(
+                f"{name}: of {width} columns, from 0, {token_column} has the tokens and "
+                f"{tag_column} the tags (--columns says otherwise)"
+            )
     for line, fields in rows:
         if not _TAG.fullmatch(fields[tag_column]):
             raise InputError(
                 f"{name}, line {line}: {fields[tag_column]!r} is no tag such as O, B or I-ASP: "
-                "correct it, or name the columns with --columns=token,tag"
+                f"correct it, or {remedy}"
             )
         if not fields[token_column]:
             raise InputError(f"{name}, line {line}: the token is missing")
@@ -88,12 +102,14 @@ def looks_like_columns(content: str) -> bool:
 def _split_blocks(content: str) -> list[list[Row]]:
     """The rows of each sentence."""
     lines = split_lines(content)
-    filled = [x for x in lines if x.strip(" \t") and not x.startswith(DOCUMENT)]
-    by_tab = all("\t" in line for line in filled)
+    filled = [x for x in lines if x.strip(" \t") and not x.startswith((DOCUMENT, "#"))]
+    by_tab = all("\t" in line for line in filled) and bool(filled)
     blocks: list[list[Row]] = [[]]
     for n, line in enumerate(lines, start=1):
         if line.startswith(DOCUMENT):
             blocks.append([])
+        elif by_tab and line.startswith("#") and "\t" not in line:
+            continue
         elif line.strip(" \t"):
             # Only ASCII white space parts columns: the ideographic space is a token.
             fields = line.split("\t") if by_tab else re.split("[ \t]+", line.strip(" \t"))
@@ -103,7 +119,7 @@ def _split_blocks(content: str) -> list[list[Row]]:
     return [block for block in blocks if block]
 
 
-def _choose(columns: str, width: int) -> tuple[int, int]:
+def _choose(columns: str, width: int, name: str) -> tuple[int, int]:
     """The token and the tag column that --columns names."""
     names = [name for name in re.split(r"[,\s]+", columns) if name]
     names = ["token" if name == "word" else name for name in names]
@@ -117,14 +133,23 @@ def _choose(columns: str, width: int) -> tuple[int, int]:
             "or give their numbers from 0, as in 0,2"
         )
     if not all(-width <= column < width for column in chosen):
-        raise InputError(f"--columns={columns} does not fit a file of {width} columns")
+        raise InputError(
+            f"--columns={columns} does not fit {name}, whose columns are 0 to {width - 1}"
+        )
     return chosen
 
 
-def _best_tag_column(rows: Sequence[Row]) -> tuple[int, int]:
-    """The column after the first in which tags go on longest, and for how many rows."""
+def _numbers_tokens(blocks: Sequence[Sequence[Row]]) -> bool:
+    """Whether the first column counts each sentence's tokens from 1, as in CoNLL-U."""
+    numbers = [[row.fields[0] for row in block] for block in blocks]
+    counted = all(found == [str(n + 1) for n in range(len(found))] for found in numbers)
+    return counted and any(len(found) > 1 for found in numbers)
+
+
+def _best_tag_column(rows: Sequence[Row], token_column: int = 0) -> tuple[int, int]:
+    """The column after the tokens' in which tags go on longest, and for how many rows."""
     best, most = 0, 0
-    for column in range(1, len(rows[0].fields)):
+    for column in range(token_column + 1, len(rows[0].fields)):
         wrong = (n for n, row in enumerate(rows) if not _TAG.fullmatch(row.fields[column]))
         count = next(wrong, len(rows))
         if count > most:
@@ -132,12 +157,12 @@ def _best_tag_column(rows: Sequence[Row]) -> tuple[int, int]:
     return best, most
 
 
-def _find_tags(rows: Sequence[Row], name: str) -> int:
+def _find_tags(rows: Sequence[Row], name: str, token_column: int) -> int:
     """The column of the tags; the first row that has none there is for the caller to report."""
-    column, count = _best_tag_column(rows)
+    column, count = _best_tag_column(rows, token_column)
     if not count:
         raise InputError(
-            f"{name}, line {rows[0].line}: no column after the first holds tags such as O, B or "
+            f"{name}, line {rows[0].line}: no column after the tokens' holds tags such as O, B or "
             "I-ASP: name the columns with --columns=token,tag, or delete a header line"
         )
     return column

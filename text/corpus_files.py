@@ -27,6 +27,7 @@ EXTENSIONS = {
     ".tsv": "columns",
 }
 _WITH_TERMS = "SemEval XML, CoNLL columns or JSON lines"
+_REMEDY = "save the file as UTF-8 text"
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")  # json joins the pairs
 
 
@@ -52,12 +53,14 @@ def read(
     """
     content = _read_bytes(path)
     kind = EXTENSIONS.get(path.suffix.lower()) or _recognise(content, path)
+    if columns and kind == "plain":
+        kind = "columns"
     if columns and kind != "columns":
         raise InputError(f"--columns={columns} is for column files, which {path} is not")
     if kind == "xml":
         reading = semeval.parse(content, str(path), log)
     elif kind == "columns":
-        reading = conll.parse(_decode(content, path), str(path), columns)
+        reading = conll.parse(_decode(content, path), str(path), log, columns)
     elif kind == "json":
         reading = _parse_json(_decode(content, path), str(path), log)
     elif plain:
@@ -89,10 +92,14 @@ def _read_bytes(path: Path) -> bytes:
 
 def _decode(content: bytes, path: Path) -> str:
     try:
-        return content.decode("utf-8-sig")
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = len((content[: error.start] + b"?").splitlines())
-        raise InputError(f"{path}, line {line}: not UTF-8: save the file as UTF-8") from None
+        raise InputError(f"{path}, line {line}: not UTF-8: {_REMEDY}") from None
+    if "\0" in text:
+        line = len((text[: text.index("\0")] + "?").splitlines())
+        raise InputError(f"{path}, line {line}: a zero byte, which no text has: {_REMEDY}")
+    return text
 
 
 def _recognise(content: bytes, path: Path) -> str:

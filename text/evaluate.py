@@ -111,6 +111,15 @@ class Ensemble:
         return tokenize_all(sentences, self.extractor.tokenize, self.extractor.scheme)
 
 
+def _own_data(runs: Sequence[Path], ensemble: Ensemble) -> dict[str, Any]:
+    """Where the runs' test data are; of runs with different ones those of the first are taken."""
+    places = [[getattr(m.config, name) for name in DATA] for m in ensemble.members]
+    for run, place in zip(runs, places, strict=True):
+        if place != places[0]:
+            warn(f"{run} has other test data than {runs[0]}, whose are scored: --test_file chooses")
+    return dict(zip(DATA, places[0], strict=True))
+
+
 def evaluate(runs: Sequence[Path], changes: dict[str, Any], *, as_json: bool) -> dict[str, float]:
     """Score the test split, print the scores and return them.
 
@@ -122,7 +131,7 @@ def evaluate(runs: Sequence[Path], changes: dict[str, Any], *, as_json: bool) ->
     where = {name: value for name, value in changes.items() if name in DATA}
     ensemble = Ensemble(runs, {name: changes[name] for name in changes.keys() - where.keys()})
     if not {"test_file", "data_dir"} & set(where):  # else those of the run are not meant
-        where = {name: getattr(ensemble.config, name) for name in DATA} | where
+        where = _own_data(runs, ensemble) | where
     path, sentences = corpora.load_test(**where, log=warn)
     split = ensemble.tokenize(sentences)
     emissions = ensemble.emissions(split)

@@ -63,23 +63,26 @@ def predict(
             a line), or else a sentence itself.
         nbest: how many of each sentence's best taggings to show beside its terms, or none.
         form: text, jsonl, xml or html.
-        changes: settings that may differ from the runs'.
+        changes: settings that may differ from the runs', and the `columns` of column files.
 
     Raises:
-        InputError: no run, a file that cannot be read, nbest below 1 or without effect.
+        InputError: no run, a file that cannot be read, nbest below 1, it or columns without effect.
     """
     if nbest is not None:
         check_range("--nbest", nbest, 1, MOST_TAGGINGS)
         if form == "xml":
             raise InputError(f"--nbest={nbest} has no effect with --format=xml: leave it out")
     chunks = [(name, _check_input(name)) for name in inputs]
-    ensemble = Ensemble(runs, changes)
+    columns = changes.get("columns")
+    if columns and None in [path for _, path in chunks]:
+        raise InputError(f"--columns={columns} is for files, which not every --input is")
+    ensemble = Ensemble(runs, {name: changes[name] for name in changes.keys() - {"columns"}})
     header, footer = _FRAMES.get(form, ("", ""))
     if header:
         say(header)
     number = 0
     for name, path in chunks:
-        for chunk in _read(name, path):
+        for chunk in _read(name, path, columns):
             for prediction in extract(ensemble, chunk, nbest):
                 number += 1
                 # Several files may number their sentences alike.
@@ -134,10 +137,10 @@ def _check_input(name: str) -> Path | None:
     return None
 
 
-def _read(name: str, path: Path | None) -> Iterator[list[Sentence]]:
+def _read(name: str, path: Path | None, columns: str | None = None) -> Iterator[list[Sentence]]:
     """The sentences of an input, a chunk at a time."""
     if path is not None:
-        sentences = corpus_files.read(path, log=warn, plain=True).sentences
+        sentences = corpus_files.read(path, log=warn, columns=columns, plain=True).sentences
         for start in range(0, len(sentences), CHUNK):
             yield list(sentences[start : start + CHUNK])
     elif name == "-":

@@ -8,7 +8,7 @@ from text.sentences import Sentence, Span
 
 
 def read(content: str, columns: str | None = None) -> tuple[Sentence, ...]:
-    return parse(content, "f.conll", columns).sentences
+    return parse(content, "f.conll", lambda line: None, columns).sentences
 
 
 @pytest.mark.parametrize(
@@ -39,6 +39,20 @@ def test_the_marks_of_documents_are_no_sentences():
     assert [sentence.text for sentence in read(content)] == ["The wine", "Good"]
     tabs = "-DOCSTART-\n\nNew York\tB\nx\tO\n"  # a token holds a space
     assert [sentence.text for sentence in read(tabs)] == ["New York x"]
+
+
+def test_numbers_of_tokens_are_no_tokens_and_comments_no_rows():
+    content = "# id = 1\n1\tThe\tDT\tO\n2\twine\tNN\tB\n\n# text\n1\tGood\tJJ\tO\n"
+    assert looks_like_columns(content)
+    told: list[str] = []
+    found = parse(content, "f.conll", told.append).sentences
+    assert found == (Sentence("1", "The wine", (Span(4, 8),)), Sentence("2", "Good"))
+    assert told == [
+        "f.conll: of 4 columns, from 0, 1 has the tokens and 3 the tags (--columns says otherwise)"
+    ]
+    # Parted by spaces, or in two columns, they may be what was written.
+    assert read("# O\n1 B\n")[0].text == "# 1"
+    assert read("1 O\n2 B\n")[0].text == "1 2"
 
 
 def test_the_first_column_of_tags_is_taken():
@@ -84,16 +98,16 @@ def test_nothing():
     "content, columns, message",
     [
         ("a O\n\nb B 1\n", None, "f.conll, line 3: 3 columns, but line 1 has 2: make them equal"),
-        ("a NN\nb O\n", None, "f.conll, line 1: no column after the first holds tags such as O"),
-        ("a\nb\n", None, "f.conll, line 1: no column after the first holds tags"),
+        ("a NN\nb O\n", None, "f.conll, line 1: no column after the tokens' holds tags such as O"),
+        ("a\nb\n", None, "f.conll, line 1: no column after the tokens' holds tags"),
         ("a x O\nb O b-ASP\n", None, "f.conll, line 2: 'b-ASP' is no tag such as O, B or I-ASP"),
         ("a x O\nb x B-\n", "token,-,tag", "f.conll, line 2: 'B-' is no tag such as O"),
         ("a\tO\n\tB\n", None, "f.conll, line 2: the token is missing"),
         ("a O\n", "token,pos", "--columns=token,pos must name a token and a tag column, as in"),
         ("a O\n", "word token tag", "--columns=word token tag must name a token and a tag"),
         ("a O\n", "0,1,2", "--columns=0,1,2 must name a token and a tag column, as in token,pos"),
-        ("a O\n", "0,2", "--columns=0,2 does not fit a file of 2 columns"),
-        ("a O\n", "token,pos,tag", "--columns=token,pos,tag does not fit a file of 2 columns"),
+        ("a O\n", "0,2", "--columns=0,2 does not fit f.conll, whose columns are 0 to 1"),
+        ("a O\n", "token,pos,tag", "--columns=token,pos,tag does not fit f.conll, whose"),
     ],
 )
 def test_refused(content, columns, message):

@@ -64,9 +64,10 @@ def test_eval_repeats_the_scores_of_the_run(runs, capsys):
     assert scores == {name: summary[name] for name in scores} and len(scores) == 9
 
 
-def test_an_average_of_a_run_with_itself_is_that_run(runs, capsys):
+def test_an_average_of_a_run_with_itself_is_that_run(runs, capsys, tmp_path):
+    copy = shutil.copytree(runs[0], tmp_path / "copy")
     alone = run_predict(capsys, runs[:1], *TEXTS, format="jsonl")
-    twice = run_predict(capsys, [runs[0], runs[0]], *TEXTS, format="jsonl")
+    twice = run_predict(capsys, [runs[0], str(copy)], *TEXTS, format="jsonl")
     both = run_predict(capsys, runs, *TEXTS, format="jsonl")
     assert alone == twice and alone != both
     launch({"devices": 1}, mode="eval", run=runs)
@@ -176,6 +177,7 @@ def test_a_run_folder_is_all_that_is_needed(runs, capsys, tmp_path):
         ({"input": ["x"], "nbest": 1, "format": "xml"}, {}, "--nbest=1 has no effect with --form"),
         ({"input": ["x"], "top": 3}, {}, "--top does not go with --mode=predict"),
         ({"input": ["x"]}, {"crf": True}, "--crf is fixed by the run in --run"),
+        ({"input": ["x"]}, {"columns": "0,1"}, "--columns=0,1 is for files, which not every --in"),
         ({"input": ["x"], "run": None}, {}, "--mode=predict needs --run=FOLDER"),
         ({"input": ["x"], "run": ["no/run"]}, {}, "no/run/config.json does not exist"),
         ({"mode": "eval", "format": "xml"}, {}, "--format=xml is unknown: choose one of text, j"),
@@ -188,6 +190,28 @@ def test_mistakes(runs, launcher, settings, message):
     with pytest.raises(InputError) as error:
         launch({"devices": 1} | settings, **{"mode": "predict", "run": runs[:1]} | launcher)
     assert message in str(error.value)
+
+
+def test_a_run_counts_once(runs):
+    again = f"{runs[0]}/../{Path(runs[0]).name}"
+    with pytest.raises(InputError, match=f"--run={runs[0]} is given twice: leave one out"):
+        launch({"devices": 1}, mode="predict", run=[runs[0], again], input=["x"])
+
+
+def test_columns_of_a_file_may_be_named(runs, capsys, tmp_path):
+    file = tmp_path / "a.conll"
+    file.write_text("O 7 Great\nB 8 screen\n")
+    capsys.readouterr()
+    settings = {"devices": 1, "columns": "tag,n,token"}
+    launch(settings, mode="predict", run=runs[:1], input=[str(file)], format="jsonl")
+    assert json.loads(capsys.readouterr().out)["text"] == "Great screen"
+
+
+def test_runs_with_other_test_data_are_told(runs, capsys, tmp_path):
+    other = with_settings(runs[1], tmp_path / "other", test_file="other.xml")
+    launch({"devices": 1}, mode="eval", run=[runs[0], other])
+    told = f"{other} has other test data than {runs[0]}, whose are scored: --test_file chooses"
+    assert told in capsys.readouterr().err
 
 
 def with_settings(run, folder, **settings):
