@@ -6,7 +6,7 @@ the set-ups of the two course reports, but for what is marked.
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from common.config import check_choice, check_range, override
@@ -168,6 +168,11 @@ def make_config(flags: dict[str, Any]) -> TextConfig:
     """
     name = check_choice("--config", flags.get("config") or "default", CONFIGS)
     config = override(override(TextConfig(), CONFIGS[name] | {"config": name}), flags)
+    # What a named configuration sets for other embeddings or another model than were asked for.
+    void: dict[str, Any] = {
+        option: None for option in _without_effect(config) if flags.get(option) is None
+    }
+    config = replace(config, **void)
     # Here alone: every configuration has a fraction, and only a given one is a mistake.
     if config.val_file and flags.get("val_fraction") is not None:
         raise InputError(
@@ -196,11 +201,11 @@ def check_config(config: TextConfig) -> None:
     _check_effect(config)
 
 
-def _check_effect(config: TextConfig) -> None:
-    """Raise an InputError for an option that the others leave without effect."""
+def _without_effect(config: TextConfig) -> dict[str, str]:
+    """The options that are set and, because of others, without effect; and which these are."""
     recurrent = ("cell", "hidden_size", "bidirectional", "merge", "recurrent_dropout")
     sources = parse_sources(config.embeddings)  # [] is random
-    without_effect = {
+    reasons = {
         **{name: config.model == "decnn" and "--model=decnn" for name in recurrent},
         "train_embeddings": not sources and "--embeddings=random",
         "embedding_size": sources
@@ -209,9 +214,17 @@ def _check_effect(config: TextConfig) -> None:
         "word2vec": "word2vec" not in sources and f"--embeddings={config.embeddings}",
     }
     if config.bidirectional is False:
-        without_effect["merge"] = "--bidirectional=false"
-    for name, reason in without_effect.items():
-        if reason and getattr(config, name) is not None:
-            raise InputError(f"--{name} has no effect with {reason}: leave it out")
+        reasons["merge"] = "--bidirectional=false"
+    return {
+        name: str(reason)
+        for name, reason in reasons.items()
+        if reason and getattr(config, name) is not None
+    }
+
+
+def _check_effect(config: TextConfig) -> None:
+    """Raise an InputError for an option that the others leave without effect."""
+    for name, reason in _without_effect(config).items():
+        raise InputError(f"--{name} has no effect with {reason}: leave it out")
     if config.patience and config.select == "last":
         raise InputError("--patience has no effect with --select=last: leave it out")

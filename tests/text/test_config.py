@@ -19,6 +19,15 @@ def test_a_flag_wins_over_a_named_configuration():
     assert make_config({}) == TextConfig()
 
 
+def test_what_a_flag_leaves_a_named_configuration_without_effect_is_dropped():
+    config = make_config({"config": "report_b_crf", "embeddings": "random"})
+    assert config.train_embeddings is None and config.crf
+    assert make_config({"config": "report_a", "embeddings": "glove"}).embedding_size is None
+    assert make_config({"config": "report_b_birnn", "model": "decnn"}).cell is None
+    with pytest.raises(InputError, match="--train_embeddings has no effect with --embeddings=ran"):
+        make_config({"config": "report_b_crf", "embeddings": "random", "train_embeddings": True})
+
+
 @pytest.mark.parametrize(
     "flags, selection",
     [
