@@ -24,7 +24,8 @@ def steps_per_epoch(size: int, batch_size: int) -> int:
     """Whole batches in `size` examples; those left over come in another epoch's order."""
     if batch_size > size:
         raise InputError(
-            f"--batch_size={batch_size} is larger than the {size} training examples: lower it"
+            f"--batch_size={batch_size} is larger than the {size} training examples: give a "
+            "smaller one"
         )
     return size // batch_size
 

@@ -10,7 +10,8 @@
     3x3, stride 2          padding 1, even maps, from `LEAST_CHANNELS` on: XLA's or oneDNN's
                            convolution, gradients by matrix products
 
-The rest is XLA's own, and so is bfloat16 unless `bfloat16_is_fast`.
+Their gradients are written out, and so for reverse mode alone (`grad`, not `jvp`; models by
+`--conv=xla` have both). The rest is XLA's own, and so is bfloat16 unless `bfloat16_is_fast`.
 XLA turns a bfloat16 convolution or product into a call of oneDNN, and that reaches the matrix
 units of recent processors, only where it is written as oneDNN wants it: a plain convolution
 with a kernel that stands in memory; a product of bfloat16 matrices that gives bfloat16.
@@ -189,6 +190,8 @@ def conv(x: Array, kernel: Array, *, stride: int, padding: Any) -> Array:
     wide = min(kernel.shape[2:]) >= LEAST_CHANNELS
     large = kernel.shape[3] >= LEAST_CHANNELS and min(x.shape[1:3]) >= LARGE_MAP
     match size, stride:
+        case _ if not x.size:  # of no images or pixels there are no chunks
+            return conv_nhwc(x, kernel, stride, padding)
         case 1, _ if plain and (single or half):
             return conv1x1(x[:, ::stride, ::stride], kernel[0, 0])
         case 3, 1 if plain and even and wide and single:

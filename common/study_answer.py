@@ -25,7 +25,7 @@ def answer(study: Study, rows: Sequence[Row], metrics: Mapping[str, str]) -> str
     if len(rows) == 1:
         article = "an" if words[0] in "aeiou" else "a"
         told = [f"{best.arm} has {article} {words} of {score}."]
-    elif all(row.scores == best.scores for row in rows):
+    elif all(_are_alike(row, best) for row in rows):
         told = [f"All arms have the same {words}, {score}."]
     else:
         above = ""
@@ -37,6 +37,13 @@ def answer(study: Study, rows: Sequence[Row], metrics: Mapping[str, str]) -> str
     told += _others(study, [row for row in rows if row is not best])
     told += _agreement(study, rows)
     return " ".join(told)
+
+
+def _are_alike(row: Row, other: Row) -> bool:
+    """Whether every seed gave both the same score, to the four digits that are shown."""
+    if row.scores.keys() != other.scores.keys():
+        return False
+    return all(abs(score - other.scores[seed]) < 5e-5 for seed, score in row.scores.items())
 
 
 def _order(study: Study, rows: Sequence[Row]) -> list[Row]:

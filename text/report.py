@@ -65,7 +65,7 @@ def sentence_counts(
 
 
 def draw(workdir: Path, config: TextConfig, history: list[dict[str, Any]], best_epoch: int) -> None:
-    """Write the curves of a run."""
+    """Write the curves of a run; say where these and what `show_test` wrote are."""
     plots.plot_curves(
         workdir / "curves.png",
         history,
@@ -73,6 +73,9 @@ def draw(workdir: Path, config: TextConfig, history: list[dict[str, Any]], best_
         best_epoch=best_epoch,
         title=f"{config.model}, {config.config}",
     )
+    names = ["curves.png", "tag_confusion.png", *(["transitions.png"] if config.crf else [])]
+    say(f"pictures: {', '.join(str(workdir / name) for name in names)}")
+    say(f"predictions.xml, errors.md and everything else: {workdir}")
 
 
 def show_test(
@@ -117,8 +120,8 @@ def tell_scores(scores: dict[str, Any], prefix: str, decode: str) -> None:
         say(f"{words:<32} " + "  ".join(f"{number:>8.4f}" for number in numbers))
 
 
-def tell(workdir: Path, config: TextConfig, summary: dict[str, Any]) -> None:
-    """Print the scores and where everything is."""
+def tell(config: TextConfig, summary: dict[str, Any]) -> None:
+    """Print the scores."""
     for prefix in ("val", "test"):
         if f"{prefix}/exact_f1" in summary:
             # `validate` in text/train.py takes best paths, whatever is asked for.
@@ -128,6 +131,3 @@ def tell(workdir: Path, config: TextConfig, summary: dict[str, Any]) -> None:
         f"{summary['sentences_per_second']:.0f} sentences/s, "
         f"{summary['seconds']:.0f} s of training steps"
     )
-    names = ["curves.png", "tag_confusion.png", *(["transitions.png"] if config.crf else [])]
-    say(f"pictures: {', '.join(str(workdir / name) for name in names)}")
-    say(f"predictions.xml, errors.md and everything else: {workdir}")

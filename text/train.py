@@ -174,7 +174,7 @@ def _finish(
         "corpus": prepared.facts,
         **facts,
     }
-    report.tell(workdir, config, summary)
+    report.tell(config, summary)
     counts = report.sentence_counts(extractor.scheme, test, test_tags)
     run_folder.write_summary(workdir, summary, counts)
 

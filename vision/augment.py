@@ -54,7 +54,10 @@ def parse(spec: str) -> Spec:
       InputError: names the bad part and what is valid.
     """
     elements: list[Element] = []
-    for text in spec.split("+") if spec.strip() else []:
+    parts = spec.split("+") if spec.strip() else []
+    if len(parts) > 1 and "none" in map(str.strip, parts):
+        raise InputError(f"--augment: '{spec}' joins none and others: leave none out")
+    for text in parts:
         if text.strip() in PRESETS:
             elements += parse(PRESETS[text.strip()])
         else:
@@ -78,13 +81,21 @@ def _element(text: str) -> Element:
     match = re.fullmatch(r"(\w+)\s*(?:\((.*)\))?", text)
     name, inside = match.groups("") if match else (text, "")
     if name not in OPERATIONS:
+        if text.count("(") > text.count(")"):
+            raise InputError(f"--augment: the bracket of '{text}' is not closed")
         valid = ", ".join([*PRESETS, *(op.usage(key) for key, op in OPERATIONS.items())])
         raise InputError(f"--augment: unknown operation '{text}'; valid, joined by +: {valid}")
     operation = OPERATIONS[name]
     arguments = {argument.name: argument for argument in operation.arguments}
     given: dict[str, int | float | str] = {}
+    named = False
     for place, part in enumerate(inside.split(",") if inside.strip() else []):
         key, _, value = part.rpartition("=")
+        if named and not key.strip():
+            raise InputError(
+                f"--augment: '{part.strip()}' in '{text}' follows a named argument: name it too"
+            )
+        named = bool(key.strip())
         key = key.strip() or "".join(list(arguments)[place : place + 1])
         if key not in arguments or key in given:
             raise InputError(

@@ -87,7 +87,7 @@ def evaluate(run: Path, changes: dict[str, Any], *, as_json: bool) -> dict[str, 
     if dataset.classes != classes:
         raise InputError(
             f"--dataset={dataset.name} has other classes than the run in {run}, which knows "
-            f"{', '.join(classes[:5])}, ..."
+            f"{', '.join(classes[:5])}{', ...' if len(classes) > 5 else ''}"
         )
     if dataset.fingerprint != trained.fingerprint:
         warn("these data are not those that the run was trained on")

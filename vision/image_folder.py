@@ -147,9 +147,10 @@ def find(path: Path, log: Callable[[str], None]) -> Source | None:
     if not parts and not any(_images_under(folder) for folder in _class_folders(path)):
         return None
     classes = [folder.name for folder in _class_folders(parts[0] if parts else path)]
-    if len(classes) < 2:
+    if len(classes) == 1:
         raise InputError(
-            f"{parts[0] if parts else path} has {len(classes)} class folders: two are the least"
+            f"{parts[0] if parts else path} has one class folder, {classes[0]}: add a folder for "
+            "each other class"
         )
     labelled = [_labelled(part, classes) for part in parts or [path]]
     if not parts:

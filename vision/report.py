@@ -22,7 +22,7 @@ def draw(
     dataset: Dataset,
     test_logits: np.ndarray,
 ) -> None:
-    """Write the four pictures of a run from its metrics and its test logits [N, K]."""
+    """Write the four pictures of a run from its metrics and its test logits [N, K]; say where."""
     title = f"{config.model} on {config.dataset}"
     plots.plot_curves(workdir / "curves.png", history, best_epoch=best_epoch, title=title)
     images, labels = dataset.test
@@ -36,10 +36,12 @@ def draw(
     pictures.plot_mistakes(
         workdir / "mistakes.png", images, labels, probabilities, dataset.classes, title=title
     )
+    say(f"pictures: {', '.join(str(workdir / name) for name in PICTURES)}")
+    say(f"everything else: {workdir}")
 
 
-def tell(workdir: Path, summary: dict[str, Any]) -> None:
-    """Print the scores and where everything is."""
+def tell(summary: dict[str, Any]) -> None:
+    """Print the scores."""
     val = f"val accuracy {summary['val/accuracy']:.4f}, " if "val/accuracy" in summary else ""
     say(
         f"\n{val}test accuracy {summary['test/accuracy']:.4f}, test loss "
@@ -54,5 +56,3 @@ def tell(workdir: Path, summary: dict[str, Any]) -> None:
     say(
         f"{summary['images_per_second']:.0f} images/s, {summary['seconds']:.0f} s of training steps"
     )
-    say(f"pictures: {', '.join(str(workdir / name) for name in PICTURES)}")
-    say(f"everything else: {workdir}")

@@ -223,7 +223,7 @@ def _finish(
         "data": {"source": dataset.source, "fingerprint": dataset.fingerprint},
         **facts,
     }
-    report.tell(workdir, summary)
+    report.tell(summary)
     hits = scoring.example_counts(test_logits, dataset.test.labels)
     run_folder.write_summary(workdir, summary, {"accuracy": hits})
     shown = (plan.writer.history, progress.best_epoch, dataset, test_logits)

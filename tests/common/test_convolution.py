@@ -76,6 +76,18 @@ def test_any_batch(batch):
         check_same(direct(padding), by_lax(1, pixels), x, kernel)
 
 
+@pytest.mark.parametrize("window, stride", [(1, 1), (3, 1), (3, 2)])
+@pytest.mark.parametrize("shape", [(0, 8, 8, 32), (2, 0, 0, 32)])
+def test_of_nothing(shape, window, stride):
+    x, kernel = jnp.zeros(shape), jnp.ones((window, window, 32, 32))
+
+    def total(conv, x, kernel):
+        return conv(x, kernel, stride=stride, padding=((window // 2,) * 2,) * 2).sum()
+
+    found = jax.grad(total, argnums=(1, 2))(convolution.conv, x, kernel)
+    assert found[0].shape == shape and (found[1] == 0).all()
+
+
 @pytest.mark.parametrize("stride", [1, 2, 3])
 @pytest.mark.parametrize("size, channels, outputs", [(7, 3, 5), ((8, 6), 64, 48), (1, 5, 7)])
 def test_1x1_equals_lax(stride, size, channels, outputs):

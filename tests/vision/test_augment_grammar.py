@@ -38,7 +38,9 @@ def test_every_operation_reads_its_own_usage(name):
     [
         ("flipp", ["'flipp'", "none, standard, report_b, flip(", "cutmix(alpha=1.0)"]),
         ("flip++crop", ["''", "valid"]),
-        ("crop(4", ["'crop(4'", "valid"]),
+        ("crop(4", ["the bracket of 'crop(4' is not closed"]),
+        ("none+flip", ["'none+flip' joins none and others: leave none out"]),
+        ("cutout(size=8,8)", ["'8' in 'cutout(size=8,8)' follows a named argument"]),
         ("flip + standard(3)", ["'standard(3)'"]),
         ("crop(size=3)", ["'size=3'", "crop(pad=4, fill=zeros)"]),
         ("crop(1,zeros,3)", ["'3'", "crop(pad=4, fill=zeros)"]),

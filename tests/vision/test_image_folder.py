@@ -148,8 +148,11 @@ def test_class_folders_alone_are_split_the_same_way_each_time(tmp_path):
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        (["train/cat/a.png", "test/cat/a.png"], "train has 1 class folders: two are the least"),
-        (["cat/a.png"], "has 1 class folders"),
+        (
+            ["train/cat/a.png", "test/cat/a.png"],
+            "train has one class folder, cat: add a folder for",
+        ),
+        (["cat/a.png"], "has one class folder, cat: add"),
         (["train/cat/a.png", "train/dog/a.png"], "has train/ but no test/"),
         (["test/cat/a.png", "test/dog/a.png"], "has test/ but no train/"),
         (
