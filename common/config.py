@@ -108,8 +108,11 @@ def load(kind: type[Config], path: Path) -> Config:
         raise InputError(f"{path} does not exist: --run names a folder that a run wrote")
     fields = read_json(path)
     try:
-        if fields.get("task") != getattr(kind, "task", None):
-            raise InputError(f"{path} is of a run of --task={fields.get('task')}: give that task")
+        task = getattr(kind, "task", None)
+        if task and "task" not in fields:
+            raise InputError(f"{path} is no configuration of a run: restore it from a copy")
+        if fields.get("task") != task:
+            raise InputError(f"{path} is of a run of --task={fields['task']}: give that task")
         for name, hint in get_type_hints(kind).items():
             if name in fields and not _fits(fields[name], hint):
                 raise TypeError(f"{name} is {fields[name]!r}")

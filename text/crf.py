@@ -10,7 +10,8 @@ and the probability of y is exp(score - log_partition). Every function takes a b
     tags       integer   [B, T]     likewise
     lengths    integer   [B]        real steps, 0 to T; a sentence of length 0 contributes 0
 
-and computes in float32 whatever the emissions are. Shapes are checked when tracing; that
+and computes in float32 whatever the emissions are; a path that scores less than -5e29 counts as
+impossible. Shapes are checked when tracing; that
 lengths lie in [0, T] and tags in [0, K) cannot be, and is the caller's promise. Scores of
 minus infinity are legal everywhere and leave the gradients finite; what is not a number at a real
 step makes the loss and the probabilities of its sentence not a number either. Decoding takes for
@@ -227,7 +228,7 @@ def decode_nbest(
         [B, n]. Where there are fewer than n paths the rest have tags 0 and score minus
         infinity; a sentence of length 0 has one path.
     """
-    if not isinstance(n, int | np.integer) or n < 1:
+    if not isinstance(n, int | np.integer) or isinstance(n, bool) or n < 1:
         raise ValueError(
             f"n: expected a whole number of at least 1, got {n!r} (under jit, n is static: "
             'jax.jit(decode_nbest, static_argnames="n"))'

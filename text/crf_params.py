@@ -48,7 +48,7 @@ def prepare_params(
 ) -> CRFParams:
     """The parameters in float32, finite where minus infinity or not allowed, if all shapes fit."""
     for name, value in (("params", params), ("allowed", allowed)):
-        if not isinstance(value, CRFParams | None):
+        if not isinstance(value, CRFParams if name == "params" else CRFParams | None):
             kind = "CRFParams" if name == "params" else "CRFParams of booleans"
             raise ValueError(f"{name}: expected {kind}, got {type(value).__name__}")
     expect_array("emissions", emissions)

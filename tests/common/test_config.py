@@ -6,6 +6,7 @@ import pytest
 
 from common import config as configs
 from common.errors import InputError
+from text.config import TextConfig
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,12 @@ def test_a_file_that_is_no_object_is_named(tmp_path, content):
 def test_whole_numbers_are_numbers(tmp_path):
     (tmp_path / "config.json").write_text('{"rate": 1, "dropout": 0}')
     assert configs.load(Config, tmp_path / "config.json") == Config(rate=1, dropout=0)
+
+
+def test_a_configuration_that_has_lost_its_task_is_named(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(InputError, match="config.json is no configuration of a run: restore it"):
+        configs.load(TextConfig, tmp_path / "config.json")
 
 
 def test_a_run_of_another_task_is_named(tmp_path):

@@ -601,6 +601,8 @@ GOOD = dict(zip(("params", "emissions", "tags", "lengths"), make_problem(20, 3),
         ("loss", {"emissions": 1.0}, "emissions: expected an array, got float"),
         ("score", {"lengths": np.zeros(6, int)}, r"lengths: .*\[7\], got int64 \[6\]"),
         ("score", {"lengths": np.ones((7, 5), bool)}, "lengths: expected integer.*got bool"),
+        ("decode_nbest", {"n": True}, "n: expected a whole number of at least 1, got True"),
+        ("loss", {"params": None}, "params: expected CRFParams, got NoneType"),
         ("decode_nbest", {"n": 2.5}, "n: expected a whole number of at least 1, got 2.5"),
         ("decode", {"params": tuple(GOOD["params"])}, "params: expected CRFParams, got tuple"),
         (
