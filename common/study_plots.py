@@ -145,6 +145,8 @@ def draw_scores(axes: Axes, rows: Sequence[Row], baseline: str, words: str) -> N
 
 def draw_differences(axes: Axes, rows: Sequence[Row], baseline: str, words: str) -> None:
     """Differences to the baseline: over seeds as a line with caps, over test examples thicker."""
+    from matplotlib.ticker import MaxNLocator
+
     for place, row in enumerate(rows):
         found = row.comparison
         if found is None:
@@ -163,6 +165,7 @@ def draw_differences(axes: Axes, rows: Sequence[Row], baseline: str, words: str)
             )
         else:
             axes.plot(found.difference, place - 0.1, "o", color=BLUE)
+    axes.xaxis.set_major_locator(MaxNLocator(5))  # more labels such as -0.150 run into each other
     axes.axvline(0, color="black", linewidth=1)
     _name_arms(axes, rows)
     axes.set_xlabel(f"{words}, less that of {shorten(baseline, NAME_LENGTH)}", parse_math=False)
