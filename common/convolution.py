@@ -181,6 +181,8 @@ def conv(x: Array, kernel: Array, *, stride: int, padding: Any) -> Array:
 
     What the table above does not have is XLA's own.
     """
+    if not x.size:  # of no images or pixels there are no chunks
+        return conv_nhwc(x, kernel, stride, padding)
     size = kernel.shape[0]
     pixels = padding_of(padding, size, stride) if kernel.shape[1] == size else None
     plain = pixels == size // 2
@@ -190,8 +192,6 @@ def conv(x: Array, kernel: Array, *, stride: int, padding: Any) -> Array:
     wide = min(kernel.shape[2:]) >= LEAST_CHANNELS
     large = kernel.shape[3] >= LEAST_CHANNELS and min(x.shape[1:3]) >= LARGE_MAP
     match size, stride:
-        case _ if not x.size:  # of no images or pixels there are no chunks
-            return conv_nhwc(x, kernel, stride, padding)
         case 1, _ if plain and (single or half):
             return conv1x1(x[:, ::stride, ::stride], kernel[0, 0])
         case 3, 1 if plain and even and wide and single:

@@ -1,5 +1,6 @@
 """Which launcher flags go with which mode; the same rules for every task."""
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -50,10 +51,11 @@ def check_flags(
     if mode in of_a_run:
         if not launcher["run"]:
             raise InputError(f"--mode={mode} needs --run=FOLDER, the folder of a finished run")
-        folders = [Path(run).resolve() for run in launcher["run"]]
-        for run, folder in zip(launcher["run"], folders, strict=True):
-            if folders.count(folder) > 1:
-                raise InputError(f"--run={run} is given twice: leave one out")
+        folders: dict[str, str] = {}
+        for run in launcher["run"]:
+            other = folders.setdefault(os.path.realpath(run), run)
+            if other is not run:
+                raise InputError(f"--run={other} and --run={run} are one run: leave one out")
         for name in settings:
             if name not in of_a_run[mode]:
                 raise InputError(f"--{name} is fixed by the run in --run: leave it out")

@@ -3,7 +3,6 @@
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -62,7 +61,7 @@ class StopRequest:
         leave: ends the process with a status.
         """
         self.number: int | None = None
-        self._since = 0.0
+        self._insists = False
         self._first_words, self._last_words, self._leave = first_words, last_words, leave
         self._before: dict[int, object] = {}
         self._raises = False
@@ -70,6 +69,7 @@ class StopRequest:
 
     def __enter__(self) -> Self:
         ear, self._mouth = os.pipe()
+        self._main = threading.get_ident()  # signals are the main thread's
         os.set_blocking(self._mouth, False)
         self._mouth_before = signal.set_wakeup_fd(self._mouth, warn_on_full_buffer=False)
         self._before = {number: signal.signal(number, self._note) for number in self.SIGNALS}
@@ -97,29 +97,36 @@ class StopRequest:
             self._raises = False
 
     def _note(self, number: int, _: FrameType | None) -> None:
-        if self.number is not None:
-            if self._is_echo(number):
-                return
+        if self._insists:
             raise KeyboardInterrupt
-        self.number, self._since = number, time.monotonic()
-        if self._raises:
-            raise StopNow
-
-    def _is_echo(self, number: int) -> bool:
-        return number == self.number and time.monotonic() < self._since + ECHO
+        if self.number is None:
+            self.number = number
+            if self._raises:
+                raise StopNow
 
     def _answer(self, ear: int) -> None:
         """The thread: one byte for each signal, the end when `__exit__` closes the pipe."""
-        # Not print: it may be what the signal interrupted.
         first = os.read(ear, 1)
-        since = time.monotonic()
         if first:
+            # Not print: it may be what the signal interrupted.
             name = signal.Signals(first[0]).name
             os.write(2, f"\n{name}: {self._first_words}\n".encode())
-        second = os.read(ear, 1) if first else b""
-        while second == first and first and time.monotonic() < since + ECHO:
-            second = os.read(ear, 1)
-        if second and not self._left.wait(PATIENCE):
-            os.write(2, f"\n{self._last_words()}\n".encode())
-            self._leave(128 + second[0])
+            self._left.wait(ECHO)
+            os.set_blocking(ear, False)
+            others = self._read(ear).replace(first, b"")
+            os.set_blocking(ear, True)
+            if second := others[:1] or os.read(ear, 1):
+                self._insists = True
+                signal.pthread_kill(self._main, second[0])  # `_note`, once more
+                if not self._left.wait(PATIENCE):
+                    os.write(2, f"\n{self._last_words()}\n".encode())
+                    self._leave(128 + second[0])
         os.close(ear)
+
+    @staticmethod
+    def _read(ear: int) -> bytes:
+        """What has come."""
+        try:
+            return os.read(ear, 1 << 10)
+        except BlockingIOError:
+            return b""

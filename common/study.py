@@ -191,14 +191,15 @@ def resolve_arms(
         vectors: the files for arms that need some, with commas; without they are left out.
 
     Raises:
-        InputError: a given setting is one that the arms set themselves.
+        InputError: a given setting is one that the arms set themselves; vectors are no files, not
+            used, or needed by the baseline.
     """
     arms = {}
     wanted = any(VECTORS in str(v) for arm in study.arms.values() for v in arm.values())
     if vectors is not None and not wanted:
         raise InputError(f"--vectors is not used by the study {study.name}: leave it out")
     for file in vectors.split(",") if vectors is not None else ():
-        if not Path(file).is_file():
+        if not Path(file.strip()).expanduser().is_file():
             raise InputError(f"--vectors={file} is no file: give one or several, FILE,FILE")
     for name, settings in study.arms.items():
         own = {**settings, **budget.arms.get(name, {})}

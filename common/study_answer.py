@@ -26,7 +26,7 @@ def answer(study: Study, rows: Sequence[Row], metrics: Mapping[str, str]) -> str
         article = "an" if words[0] in "aeiou" else "a"
         told = [f"{best.arm} has {article} {words} of {score}."]
     elif all(_are_alike(row, best) for row in rows):
-        told = [f"All arms have the same {words}, {score}."]
+        return f"All arms have the same {words}, {score}."
     else:
         above = ""
         if found := best.comparison:
@@ -41,9 +41,8 @@ def answer(study: Study, rows: Sequence[Row], metrics: Mapping[str, str]) -> str
 
 def _are_alike(row: Row, other: Row) -> bool:
     """Whether every seed gave both the same score, to the four digits that are shown."""
-    if row.scores.keys() != other.scores.keys():
-        return False
-    return all(abs(score - other.scores[seed]) < 5e-5 for seed, score in row.scores.items())
+    shown = [{seed: f"{score:.4f}" for seed, score in r.scores.items()} for r in (row, other)]
+    return shown[0] == shown[1]
 
 
 def _order(study: Study, rows: Sequence[Row]) -> list[Row]:

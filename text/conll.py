@@ -1,10 +1,10 @@
 """Column files of the CoNLL shared tasks: a token and its tag a line, a blank line between
 sentences, as in Tjong Kim Sang and De Meulder 2003, aclanthology.org/W03-0419.
 
-Columns are parted by tabs if every line has one, else by spaces or tabs; a line without a tab that
-begins with # is a comment where the others have tabs, as in CoNLL-U. Tags are O and
-B, I, E (or L) and S (or U), with or without a type as in B-ASP; terms of every type are read,
-leniently, by `tags.term_ranges`.
+Columns are parted by tabs if every line has one, else by spaces or tabs. Where they are parted by
+tabs, a line before a sentence that begins with # and has none is a comment, as in CoNLL-U. Tags
+are O and B, I, E (or L) and S (or U), with or without a type as in B-ASP; terms of every type are
+read, leniently, by `tags.term_ranges`.
 """
 
 import re
@@ -58,17 +58,18 @@ def parse(content: str, name: str, log: Log, columns: str | None = None) -> Read
     width = len(rows[0].fields)
     for line, fields in rows:
         if len(fields) != width:
+            plain = ", or leave --columns out, if it is plain text" if columns else ""
             raise InputError(
                 f"{name}, line {line}: {len(fields)} columns, but line {rows[0].line} has {width}: "
-                "make them equal"
+                f"make them equal{plain}"
             )
     if columns:
         token_column, tag_column = _choose(columns, width, name)
-        remedy = f"choose other --columns than {columns}, of {width}"
+        remedy = f"name other columns of the {width} than --columns={columns}"
     else:
         token_column = 1 if _numbers_tokens(blocks) and width > 2 else 0
         tag_column = _find_tags(rows, name, token_column)
-        remedy = "name the columns with --columns=token,tag"
+        remedy = f"name the columns, 0 to {width - 1}, as in --columns=0,{width - 1}"
         if width > 2:
             log(
                 f"{name}: of {width} columns, from 0, {token_column} has the tokens and "
@@ -102,13 +103,14 @@ def looks_like_columns(content: str) -> bool:
 def _split_blocks(content: str) -> list[list[Row]]:
     """The rows of each sentence."""
     lines = split_lines(content)
-    filled = [x for x in lines if x.strip(" \t") and not x.startswith((DOCUMENT, "#"))]
-    by_tab = all("\t" in line for line in filled) and bool(filled)
+    filled = [x for x in lines if x.strip(" \t") and not x.startswith(DOCUMENT)]
+    tabs = ["\t" in line for line in filled if not _may_be_comment(line)]
+    by_tab = all(tabs) and bool(tabs)
     blocks: list[list[Row]] = [[]]
     for n, line in enumerate(lines, start=1):
         if line.startswith(DOCUMENT):
             blocks.append([])
-        elif by_tab and line.startswith("#") and "\t" not in line:
+        elif by_tab and not blocks[-1] and _may_be_comment(line):
             continue
         elif line.strip(" \t"):
             # Only ASCII white space parts columns: the ideographic space is a token.
@@ -119,13 +121,17 @@ def _split_blocks(content: str) -> list[list[Row]]:
     return [block for block in blocks if block]
 
 
+def _may_be_comment(line: str) -> bool:
+    return line.startswith("#") and "\t" not in line
+
+
 def _choose(columns: str, width: int, name: str) -> tuple[int, int]:
     """The token and the tag column that --columns names."""
-    names = [name for name in re.split(r"[,\s]+", columns) if name]
-    names = ["token" if name == "word" else name for name in names]
+    names = [part for part in re.split(r"[,\s]+", columns) if part]
+    names = ["token" if part == "word" else part for part in names]
     if names.count("token") == 1 and names.count("tag") == 1:
         chosen = names.index("token"), names.index("tag")
-    elif len(names) == 2 and all(re.fullmatch(r"-?\d{1,4}", name) for name in names):
+    elif len(names) == 2 and all(re.fullmatch(r"-?\d{1,4}", part) for part in names):
         chosen = int(names[0]), int(names[1])
     else:
         raise InputError(
@@ -163,7 +169,7 @@ def _find_tags(rows: Sequence[Row], name: str, token_column: int) -> int:
     if not count:
         raise InputError(
             f"{name}, line {rows[0].line}: no column after the tokens' holds tags such as O, B or "
-            "I-ASP: name the columns with --columns=token,tag, or delete a header line"
+            "I-ASP: name the columns, from 0, as in --columns=0,2, or delete a header line"
         )
     return column
 

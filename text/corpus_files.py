@@ -43,8 +43,9 @@ def read(
 
     Args:
         path: the file, UTF-8 (XML: as it declares).
-        log: receives a line for each term that is not where its offsets say.
-        columns: of column files, see `conll.parse`.
+        log: receives a line for each term that is not where its offsets say, and what else a
+            reader tells.
+        columns: of column files, see `conll.parse`; what would be plain text is one then.
         merge_repeated: join sentences of equal text into the first, with the terms of all.
         plain: whether plain text will do, as it does for prediction.
 
@@ -94,12 +95,17 @@ def _decode(content: bytes, path: Path) -> str:
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = len((content[: error.start] + b"?").splitlines())
-        raise InputError(f"{path}, line {line}: not UTF-8: {_REMEDY}") from None
+        place = _line_at(content, error.start)
+        raise InputError(f"{path}, line {place}: not UTF-8: {_REMEDY}") from None
     if "\0" in text:
-        line = len((text[: text.index("\0")] + "?").splitlines())
-        raise InputError(f"{path}, line {line}: a zero byte, which no text has: {_REMEDY}")
+        place = _line_at(content, content.index(b"\0"))
+        raise InputError(f"{path}, line {place}: a zero byte, which no text has: {_REMEDY}")
     return text
+
+
+def _line_at(content: bytes, place: int) -> int:
+    """The number of the line, from 1, that a byte stands in."""
+    return len((content[:place] + b"?").splitlines())
 
 
 def _recognise(content: bytes, path: Path) -> str:

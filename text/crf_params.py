@@ -47,10 +47,10 @@ def prepare_params(
     params: CRFParams, emissions: Array, lengths: Array, allowed: Allowed | None = None
 ) -> CRFParams:
     """The parameters in float32, finite where minus infinity or not allowed, if all shapes fit."""
-    for name, value in (("params", params), ("allowed", allowed)):
-        if not isinstance(value, CRFParams if name == "params" else CRFParams | None):
-            kind = "CRFParams" if name == "params" else "CRFParams of booleans"
-            raise ValueError(f"{name}: expected {kind}, got {type(value).__name__}")
+    if not isinstance(params, CRFParams):
+        raise ValueError(f"params: expected CRFParams, got {type(params).__name__}")
+    if not isinstance(allowed, CRFParams | None):
+        raise ValueError(f"allowed: expected CRFParams of booleans, got {type(allowed).__name__}")
     expect_array("emissions", emissions)
     if emissions.ndim != 3 or not emissions.shape[2]:
         raise ValueError(

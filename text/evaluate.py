@@ -1,6 +1,7 @@
 """Finished runs read back, alone or several averaged; and `--mode=eval`, which scores them."""
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -113,11 +114,12 @@ class Ensemble:
 
 def _own_data(runs: Sequence[Path], ensemble: Ensemble) -> dict[str, Any]:
     """Where the runs' test data are; of runs with different ones those of the first are taken."""
-    places = [[getattr(m.config, name) for name in DATA] for m in ensemble.members]
+    own = [member.config for member in ensemble.members]
+    places = [os.path.realpath(one.test_file or one.data_dir or "embedded") for one in own]
     for run, place in zip(runs, places, strict=True):
         if place != places[0]:
             warn(f"{run} has other test data than {runs[0]}, whose are scored: --test_file chooses")
-    return dict(zip(DATA, places[0], strict=True))
+    return {name: getattr(own[0], name) for name in DATA}
 
 
 def evaluate(runs: Sequence[Path], changes: dict[str, Any], *, as_json: bool) -> dict[str, float]:

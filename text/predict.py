@@ -66,7 +66,7 @@ def predict(
         changes: settings that may differ from the runs', and the `columns` of column files.
 
     Raises:
-        InputError: no run, a file that cannot be read, nbest below 1, it or columns without effect.
+        InputError: no run, a file that cannot be read, nbest below 1, an argument without effect.
     """
     if nbest is not None:
         check_range("--nbest", nbest, 1, MOST_TAGGINGS)
@@ -75,7 +75,9 @@ def predict(
     chunks = [(name, _check_input(name)) for name in inputs]
     columns = changes.get("columns")
     if columns and None in [path for _, path in chunks]:
-        raise InputError(f"--columns={columns} is for files, which not every --input is")
+        raise InputError(
+            f"--columns={columns} is for files, and not every --input is one: leave it out"
+        )
     ensemble = Ensemble(runs, {name: changes[name] for name in changes.keys() - {"columns"}})
     header, footer = _FRAMES.get(form, ("", ""))
     if header:

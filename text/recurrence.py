@@ -58,8 +58,8 @@ def run_directions(cell: Cell, operands: Sequence[Operands], lengths: Array) -> 
         operands: of one direction or two.
         lengths: int32 [B].
     """
-    if not len(operands[0].inputs):  # a loop's body reads a step
-        return [jnp.zeros((0, len(lengths), len(one.kernel))) for one in operands]
+    if len(operands[0].inputs) == 0:  # a loop's body reads a step
+        return [jnp.zeros((0, len(lengths), len(one.kernel)), jnp.float32) for one in operands]
     if len(operands) == 1 or default_is_cpu():
         return [
             recur(cell, reverse, one.kernel, one.bias, one.inputs, lengths, one.scale)

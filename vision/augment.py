@@ -91,7 +91,7 @@ def _element(text: str) -> Element:
     named = False
     for place, part in enumerate(inside.split(",") if inside.strip() else []):
         key, _, value = part.rpartition("=")
-        if named and not key.strip():
+        if named and part.strip() and not key.strip():
             raise InputError(
                 f"--augment: '{part.strip()}' in '{text}' follows a named argument: name it too"
             )

@@ -6,7 +6,6 @@ import pytest
 
 from common import config as configs
 from common.errors import InputError
-from text.config import TextConfig
 
 
 @dataclass(frozen=True)
@@ -114,10 +113,15 @@ def test_whole_numbers_are_numbers(tmp_path):
     assert configs.load(Config, tmp_path / "config.json") == Config(rate=1, dropout=0)
 
 
+@dataclass(frozen=True)
+class OfATask:
+    task: str = "aspect"
+
+
 def test_a_configuration_that_has_lost_its_task_is_named(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(InputError, match="config.json is no configuration of a run: restore it"):
-        configs.load(TextConfig, tmp_path / "config.json")
+        configs.load(OfATask, tmp_path / "config.json")
 
 
 def test_a_run_of_another_task_is_named(tmp_path):

@@ -81,10 +81,10 @@ def test_any_batch(batch):
 def test_of_nothing(shape, window, stride):
     x, kernel = jnp.zeros(shape), jnp.ones((window, window, 32, 32))
 
-    def total(conv, x, kernel):
-        return conv(x, kernel, stride=stride, padding=((window // 2,) * 2,) * 2).sum()
-
-    found = jax.grad(total, argnums=(1, 2))(convolution.conv, x, kernel)
+    padding = ((window // 2,) * 2,) * 2
+    conv = by_module(stride, padding)
+    assert conv(x, kernel).shape == by_lax(stride, padding)(x, kernel).shape
+    found = jax.grad(lambda *arrays: conv(*arrays).sum(), argnums=(0, 1))(x, kernel)
     assert found[0].shape == shape and (found[1] == 0).all()
 
 

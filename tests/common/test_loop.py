@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import time
 from dataclasses import replace
 
 import jax
@@ -14,6 +15,7 @@ from common import loop
 from common.errors import DivergedError, InputError, StoppedBySignal
 from common.loop import fit
 from common.plan import Progress
+from common.signals import ECHO
 from common.writer import RunWriter
 from tests.toy import assert_same, compiled_step, counting, make_plan, patched
 
@@ -127,7 +129,9 @@ def test_a_second_signal_stops_at_once(tmp_path):
 
     def insist():
         os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(2 * ECHO)
         os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
 
     impatient = patched(plan, train_step=counting(plan.train_step, 7, insist))
     with pytest.raises(StoppedBySignal, match="left at once; the last .*/latest/5; --resume goes"):

@@ -92,6 +92,7 @@ def test_scoring_holds_every_sentence_once_longest_first(tokens, multiple):
     real = [i for r in rows for i, w in zip(r["index"], r["weight"], strict=True) if w]
     assert sorted(real) == list(range(len(LENGTHS)))
     assert (np.diff(LENGTHS[real]) <= 0).all()
+    assert all(r["weight"].all() for r in rows[:-1])
     shapes = {r["column"].shape for r in rows}
     assert len(shapes) <= len(widths)
     assert all(size % multiple == 0 for size, _ in shapes)

@@ -50,7 +50,9 @@ def test_numbers_of_tokens_are_no_tokens_and_comments_no_rows():
     assert told == [
         "f.conll: of 4 columns, from 0, 1 has the tokens and 3 the tags (--columns says otherwise)"
     ]
-    # Parted by spaces, or in two columns, they may be what was written.
+    with pytest.raises(InputError, match="line 2: 1 columns, but line 1 has 2"):
+        read("a\tO\n#b\n")  # within a sentence
+    # Parted by spaces # may be what was written, in two columns a number.
     assert read("# O\n1 B\n")[0].text == "# 1"
     assert read("1 O\n2 B\n")[0].text == "1 2"
 

@@ -177,7 +177,7 @@ def test_a_run_folder_is_all_that_is_needed(runs, capsys, tmp_path):
         ({"input": ["x"], "nbest": 1, "format": "xml"}, {}, "--nbest=1 has no effect with --form"),
         ({"input": ["x"], "top": 3}, {}, "--top does not go with --mode=predict"),
         ({"input": ["x"]}, {"crf": True}, "--crf is fixed by the run in --run"),
-        ({"input": ["x"]}, {"columns": "0,1"}, "--columns=0,1 is for files, which not every --in"),
+        ({"input": ["x"]}, {"columns": "0,1"}, "--columns=0,1 is for files, and not every --in"),
         ({"input": ["x"], "run": None}, {}, "--mode=predict needs --run=FOLDER"),
         ({"input": ["x"], "run": ["no/run"]}, {}, "no/run/config.json does not exist"),
         ({"mode": "eval", "format": "xml"}, {}, "--format=xml is unknown: choose one of text, j"),
@@ -194,7 +194,9 @@ def test_mistakes(runs, launcher, settings, message):
 
 def test_a_run_counts_once(runs):
     again = f"{runs[0]}/../{Path(runs[0]).name}"
-    with pytest.raises(InputError, match=f"--run={runs[0]} is given twice: leave one out"):
+    with pytest.raises(
+        InputError, match=f"--run={runs[0]} and --run={again} are one run: leave one out"
+    ):
         launch({"devices": 1}, mode="predict", run=[runs[0], again], input=["x"])
 
 
@@ -209,6 +211,8 @@ def test_columns_of_a_file_may_be_named(runs, capsys, tmp_path):
 
 def test_runs_with_other_test_data_are_told(runs, capsys, tmp_path):
     other = with_settings(runs[1], tmp_path / "other", test_file="other.xml")
+    launch({"devices": 1}, mode="eval", run=runs)
+    assert "other test data" not in capsys.readouterr().err
     launch({"devices": 1}, mode="eval", run=[runs[0], other])
     told = f"{other} has other test data than {runs[0]}, whose are scored: --test_file chooses"
     assert told in capsys.readouterr().err
