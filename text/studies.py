@@ -55,10 +55,11 @@ def _budgets(
     cpu: dict[str, Any] | None = None,
     note: str = "",
     full: dict[str, Any] | None = None,
+    without: tuple[str, ...] = (),
 ) -> dict[str, Budget]:
-    """The three budgets from what each sets for all arms."""
+    """The three budgets from what each sets for all arms; `quick` has not those of `without`."""
     return {
-        "quick": Budget(quick, note=_DEMO, comparable=False),
+        "quick": Budget(quick, without=without, note=_DEMO, comparable=False),
         "cpu": Budget(cpu or {}, note=note, needs_data=True),
         "full": Budget(full or {}, needs_data=True),
     }
@@ -281,16 +282,10 @@ _FURTHER = [
             "random vectors": {"embeddings": "random"},
         },
         baseline="the whole",
-        budgets=_budgets({})
-        | {
-            "quick": Budget(
-                {"epochs": 4, "embeddings": "glove"},
-                {},
-                ("general vectors alone", "domain vectors alone"),
-                _DEMO,
-                comparable=False,
-            )  # fmt: skip
-        },
+        budgets=_budgets(
+            {"epochs": 4, "embeddings": "glove"},
+            without=("general vectors alone", "domain vectors alone"),
+        ),
         note="But where an arm says otherwise, the vectors are GloVe and those of --vectors.",
         metric="test/exact_f1",
     ),
