@@ -53,9 +53,12 @@ def check_flags(
             raise InputError(f"--mode={mode} needs --run=FOLDER, the folder of a finished run")
         folders: dict[str, str] = {}
         for run in launcher["run"]:
-            other = folders.setdefault(os.path.realpath(run), run)
-            if other is not run:
-                raise InputError(f"--run={other} and --run={run} are one run: leave one out")
+            folder = os.path.realpath(run)
+            if folder in folders:
+                raise InputError(
+                    f"--run={folders[folder]} and --run={run} are one run: leave one out"
+                )
+            folders[folder] = run
         for name in settings:
             if name not in of_a_run[mode]:
                 raise InputError(f"--{name} is fixed by the run in --run: leave it out")

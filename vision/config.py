@@ -9,6 +9,7 @@ from typing import Any
 
 from common.config import check_choice, check_range, override
 from common.errors import InputError
+from common.optim import WITH_MOMENTUM
 from common.training import TrainingConfig, check_rate, check_training
 from vision.datasets import DATASETS
 from vision.views import PLACES
@@ -120,6 +121,8 @@ def make_config(flags: dict[str, Any]) -> VisionConfig:
         name = check_choice("--model", flags.get("model") or "cnn", MODEL_NAMES)
         defaults = CONFIGS[name] | DATASET_DEFAULTS.get(flags.get("dataset") or "", {})
     defaults = defaults | {"config": name}
+    if flags.get("optimizer") and flags["optimizer"] not in WITH_MOMENTUM:
+        defaults.pop("momentum", None)  # the recipe's, of its own optimiser
     config = override(override(VisionConfig(), defaults), flags)
     check_config(config)
     return config

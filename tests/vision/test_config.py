@@ -10,6 +10,13 @@ def test_every_model_has_a_recipe():
     assert set(MODEL_NAMES) == set(MODELS)
 
 
+def test_another_optimiser_has_no_momentum_of_the_recipe():
+    assert make_config({"config": "speedrun"}).momentum
+    assert make_config({"config": "speedrun", "optimizer": "adam"}).momentum is None
+    with pytest.raises(InputError, match="--momentum does not apply to --optimizer=adam"):
+        make_config({"config": "speedrun", "optimizer": "adam", "momentum": 0.9})
+
+
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_config_is_valid(name):
     config = make_config({"config": name})
