@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from common import loop
+from common import loop, signals
 from common.errors import DivergedError, InputError, StoppedBySignal
 from common.loop import fit
 from common.plan import Progress
@@ -124,7 +124,8 @@ def test_a_run_stopped_at_every_step_continues_bit_for_bit(tmp_path):
     assert_same(whole, run(tmp_path / "cut", resume=True)[0])
 
 
-def test_a_second_signal_stops_at_once(tmp_path):
+def test_a_second_signal_stops_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(signals, "PATIENCE", 60)  # the thread would end the tests
     plan, state = make_plan(tmp_path)
 
     def insist():

@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from common import signals
 from common.errors import StopNow
 from common.signals import ECHO, PATIENCE, StopRequest
 
@@ -29,7 +30,8 @@ def test_the_first_signal_is_a_request(number, capfd):
 
 
 @pytest.mark.parametrize("wait, number", [(0.0, signal.SIGINT), (3 * ECHO, signal.SIGTERM)])
-def test_the_second_signal_stops_at_once(wait, number):
+def test_the_second_signal_stops_at_once(monkeypatch, wait, number):
+    monkeypatch.setattr(signals, "PATIENCE", 60)  # the thread would end the tests
     with StopRequest("saving") as stop:
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(wait)
