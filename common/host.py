@@ -68,9 +68,13 @@ def use_onednn() -> None:
     Xeon) takes 2.1 CPU-seconds without and 1.6 with it; bfloat16 convolutions reach the
     processor's matrix units only so (see common/convolution.py).
     """
-    version = tuple(int(part) for part in metadata.version("jaxlib").split(".")[:2])
-    if version >= FIRST_WITH_ONEDNN:
+    if jaxlib_version() >= FIRST_WITH_ONEDNN:
         _ask_xla(ONEDNN_FLAG, "true")
+
+
+def jaxlib_version() -> tuple[int, ...]:
+    """Major and minor, without starting JAX."""
+    return tuple(int(part) for part in metadata.version("jaxlib").split(".")[:2])
 
 
 def use_whole_vectors(cpuinfo: Path = CPUINFO) -> None:

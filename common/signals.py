@@ -1,6 +1,7 @@
 """Ctrl-C and SIGTERM ask a run to stop; asking twice stops it at once."""
 
 import os
+import select
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -112,9 +113,8 @@ class StopRequest:
             name = signal.Signals(first[0]).name
             os.write(2, f"\n{name}: {self._first_words}\n".encode())
             self._left.wait(ECHO)
-            os.set_blocking(ear, False)
-            others = self._read(ear).replace(first, b"")
-            os.set_blocking(ear, True)
+            come = os.read(ear, 1 << 10) if select.select([ear], [], [], 0)[0] else b""
+            others = come.replace(first, b"")
             if second := others[:1] or os.read(ear, 1):
                 self._insists = True
                 signal.pthread_kill(self._main, second[0])  # `_note`, once more
@@ -122,11 +122,3 @@ class StopRequest:
                     os.write(2, f"\n{self._last_words()}\n".encode())
                     self._leave(128 + second[0])
         os.close(ear)
-
-    @staticmethod
-    def _read(ear: int) -> bytes:
-        """What has come."""
-        try:
-            return os.read(ear, 1 << 10)
-        except BlockingIOError:
-            return b""

@@ -20,6 +20,13 @@ _NAMES = {
     "test": {"test"},
 }
 
+_NO_DATA = (
+    "no --data_dir and no --train_file: using the embedded corpus, a small demonstration "
+    "written for this project. The SemEval files are to be had at "
+    "https://alt.qcri.org/semeval2014/task4/ (through META-SHARE) and "
+    "https://alt.qcri.org/semeval2016/task5/"
+)
+
 Sentences = tuple[Sentence, ...]
 
 
@@ -81,12 +88,7 @@ def load(
         raise InputError(f"--val_fraction={val_fraction} must be at least 0 and below 1")
     given = {"train": train_file, "val": val_file, "test": test_file}
     if data_dir is None and not any(given.values()):
-        log(
-            "no --data_dir and no --train_file: using the embedded corpus, a small demonstration "
-            "written for this project. The SemEval files are to be had at "
-            "https://alt.qcri.org/semeval2014/task4/ (through META-SHARE) and "
-            "https://alt.qcri.org/semeval2016/task5/"
-        )
+        log(_NO_DATA)
         data_dir = str(DEMO)
     files = _find_files(given, data_dir)
     splits: dict[str, Sentences] = {}
