@@ -6,9 +6,10 @@
     3x3, stride 1          else, with padding 0 or 1: bfloat16, and float32 to `LEAST_CHANNELS` or
                            more on a `LARGE_MAP`. XLA's or oneDNN's convolution, also as the
                            input's gradient; the kernel's gradient by Winograd's method where
-                           `by_winograd` says so, else as three matrix products
+                           `by_winograd` says so, else as a matrix product
     3x3, stride 2          padding 1, even maps, from `LEAST_CHANNELS` on: XLA's or oneDNN's
-                           convolution, gradients by matrix products
+                           convolution, in float32 on a `SMALL_MAP` a matrix product; the input's
+                           gradient as four convolutions, the kernel's as a matrix product
 
 Their gradients are written out, and so for reverse mode alone (`grad`, not `jvp`; models by
 `--conv=xla` have both). The rest is XLA's own, and so is bfloat16 unless `bfloat16_is_fast`.
@@ -27,12 +28,14 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from common.host import bfloat16_is_fast, has_matrix_units
+from common.host import bfloat16_is_fast
 from common.parallel import default_is_cpu
-from common.winograd import add_up, chunk_size, conv3x3, in_chunks, kernel_gradient, tile_size
+from common.winograd import add_up, chunk_size, conv3x3, kernel_gradient, tile_size
 
 # With fewer channels matrix products, Winograd's too, are too thin to pay for the copies.
 LEAST_CHANNELS = 32
+# Where XLA's strided convolutions in float32 are slower than products: the kernel fills the cache.
+SMALL_MAP = 8
 # On smaller maps in float32 XLA's kernel gradients are as fast as those by matrix products.
 LARGE_MAP = 15
 
@@ -82,36 +85,51 @@ def conv3x3_direct_backward(
     padding: int, saved: tuple[Array, Array], dy: Array
 ) -> tuple[Array, Array]:
     x, kernel = saved
-    _, height, width, _ = dy.shape
+    if padding == 1 and by_winograd(x, kernel):
+        dkernel = kernel_gradient(x, dy, tile_size(x), chunk_size(x)).astype(kernel.dtype)
+    else:
+        dkernel = product_gradient(x, kernel, dy, 1, padding)
+    dx = conv_nhwc(dy, turned(kernel[::-1, ::-1]), 1, ((2 - padding, 2 - padding),) * 2)
+    return dx, dkernel
+
+
+def patches(x: Array, stride: int, padding: int) -> Array:
+    """What a 3x3 kernel sees of x [n, H, W, C]: [n, h, w, 9 C], in the order of its rows."""
+    x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+    _, height, width, _ = x.shape
+    taps = [
+        x[:, i : height - 2 + i : stride, j : width - 2 + j : stride]
+        for i in range(3)
+        for j in range(3)
+    ]
+    return jnp.concatenate(taps, -1)
+
+
+def product_gradient(x: Array, kernel: Array, dy: Array, stride: int, padding: int) -> Array:
+    """The kernel's gradient, in its shape and type: the patches under it times dy."""
 
     def product(x: Array, dy: Array) -> Array:
-        """[3, 3 C, K]: for each row of the kernel, its three columns side by side."""
-        x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
-        columns = jnp.concatenate([x[:, :, j : j + width] for j in range(3)], -1)
-        return jnp.stack([inner(columns[:, i : i + height], dy) for i in range(3)])
+        return inner(patches(x, stride, padding), dy)
 
-    if padding == 1 and by_winograd(x, kernel):
-        dkernel = kernel_gradient(x, dy, tile_size(x), chunk_size(x))
-    else:
-        dkernel = add_up(product, x, dy, chunk_size(x)).reshape(kernel.shape)
-    # Behind a barrier the turned kernel is one that stands in memory.
-    turned = lax.optimization_barrier(jnp.swapaxes(kernel[::-1, ::-1], 2, 3))
-    dx = conv_nhwc(dy, turned, 1, ((2 - padding, 2 - padding),) * 2)
-    return dx, dkernel.astype(kernel.dtype)
+    return add_up(product, x, dy, chunk_size(x)).reshape(kernel.shape).astype(kernel.dtype)
+
+
+def turned(kernel: Array) -> Array:
+    """The kernel with inputs for outputs [h, w, K, C], behind a barrier: so it stands in memory."""
+    return lax.optimization_barrier(jnp.swapaxes(kernel, 2, 3))
 
 
 def by_winograd(x: Array, kernel: Array) -> bool:
     """Whether that is the faster way to `conv3x3_direct`'s kernel gradient: with tiles of 4 x 4.
 
-    Of 64 channels on 32x32 maps (B 128, two cores of an EPYC without AMX) it takes 13 ms in
-    bfloat16, by matrix products 20; of 512 channels on 4x4 maps 17 and 13. In float32, of 24 to
+    In bfloat16, of 64 channels on 32x32 maps (B 128), it takes two cores of an EPYC without AMX
+    13 ms, by matrix products 20, two of a Xeon with AMX 31 and 46; of 128 channels on 16x16 maps
+    the Xeon 21 and 27; of 512 channels on 4x4 maps 17 and 13, 27 and 20. In float32, of 24 to
     64 channels on 32x32 maps (two cores of a Xeon without AMX), 41 ms, by matrix products 69, by
     XLA's convolution 142; of 16 to 32 channels 23, 30 and 46.
     """
-    least = min(kernel.shape[2:])
-    if x.dtype == jnp.float32:
-        return tile_size(x) == 4 and least >= LEAST_CHANNELS // 2
-    return tile_size(x) == 4 and least >= LEAST_CHANNELS and not has_matrix_units()
+    least = LEAST_CHANNELS // 2 if x.dtype == jnp.float32 else LEAST_CHANNELS
+    return tile_size(x) == 4 and min(kernel.shape[2:]) >= least
 
 
 conv3x3_direct.defvjp(
@@ -124,41 +142,32 @@ conv3x3_direct.defvjp(
 def conv3x3_strided(x: Array, kernel: Array) -> Array:
     """The 3x3 convolution with stride 2 and padding 1: [B, H, W, C] -> [B, H/2, W/2, K].
 
-    H and W are even. The forward pass is XLA's, the gradients are matrix products.
+    H and W are even. XLA's, but on a `SMALL_MAP` in float32 the patches under the kernel times it:
+    of 256 to 512 channels on 8x8 maps 20 ms instead of 47 (B 128, two cores of a Xeon).
     """
+    if x.dtype == jnp.float32 and max(x.shape[1:3]) <= SMALL_MAP:
+        return patches(x, 2, 1) @ kernel.reshape(-1, kernel.shape[3])
     return conv_nhwc(x, kernel, 2, ((1, 1), (1, 1)))
 
 
 def conv3x3_strided_backward(saved: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
+    """The input's gradient by four convolutions, one for each parity of its row and column.
+
+    y[i] = sum over a of x[2 i + a - 1] k[a]: an even place of x sees the tap 1 of its own y,
+    an odd one the tap 2 of its own and the tap 0 of the next.
+
+    Of 64 to 128 channels on 32x32 maps they take 24 ms in float32 and 9 in bfloat16, as products of
+    patches of dy 41 and 26, as XLA derives it 35 in float32 (B 128, two cores of a Xeon with AMX).
+    """
     x, kernel = saved
+    taps = (slice(1, 2), slice(2, None, -2))  # by the parity
 
-    def product(x: Array, dy: Array) -> Array:
-        """[9 C, K]: the patches under the kernel times dy."""
-        _, height, width, _ = x.shape
-        x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-        taps = [x[:, i : i + height : 2, j : j + width : 2] for i in range(3) for j in range(3)]
-        return inner(jnp.concatenate(taps, -1), dy)
+    def phase(row: int, column: int) -> Array:
+        return conv_nhwc(dy, turned(kernel[taps[row], taps[column]]), 1, ((0, row), (0, column)))
 
-    # y[i] = sum over a of x[2 i + a - 1] k[a]: an even place of x sees the tap 1 of its own y,
-    # an odd one the tap 2 of the y before it and the tap 0 of the y after it.
-    taps = (((0, 1),), ((0, 2), (1, 0)))  # (shift of y, tap) by the place's parity
-
-    def phases(dy: Array) -> Array:
-        """[n, H/2, W/2, K] -> [n, H, W, C], one product for each parity of row and column."""
-        n, height, width, _ = dy.shape
-        dy = jnp.pad(dy, ((0, 0), (0, 1), (0, 1), (0, 0)))
-
-        def phase(row: int, column: int) -> Array:
-            pairs = [(r, c) for r in taps[row] for c in taps[column]]
-            parts = [dy[:, i : i + height, j : j + width] for (i, _), (j, _) in pairs]
-            weights = [kernel[a, b].T for (_, a), (_, b) in pairs]
-            return jnp.concatenate(parts, -1) @ jnp.concatenate(weights)
-
-        rows = [jnp.stack([phase(row, 0), phase(row, 1)], 3) for row in (0, 1)]
-        return jnp.stack(rows, 2).reshape(n, 2 * height, 2 * width, -1)
-
-    dx = lax.map(phases, in_chunks(dy, chunk_size(x))).reshape(x.shape)
-    return dx, add_up(product, x, dy, chunk_size(x)).reshape(kernel.shape).astype(kernel.dtype)
+    rows = [jnp.stack([phase(row, 0), phase(row, 1)], 3) for row in (0, 1)]
+    dx = jnp.stack(rows, 2).reshape(x.shape)  # from [B, H/2, 2, W/2, 2, C]
+    return dx, product_gradient(x, kernel, dy, 2, 1)
 
 
 conv3x3_strided.defvjp(

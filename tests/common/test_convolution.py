@@ -107,18 +107,10 @@ def test_direct_equals_lax(size, channels, outputs, pixels):
 
 
 @pytest.mark.parametrize(
-    "window, stride, pixels, matrix_units",
-    [
-        (3, 1, 1, False),
-        (3, 1, 1, True),
-        (3, 1, 0, False),
-        (3, 2, 1, False),
-        (1, 1, 0, False),
-        (1, 2, 0, False),
-    ],
+    "window, stride, pixels",
+    [(3, 1, 1), (3, 1, 0), (3, 2, 1), (1, 1, 0), (1, 2, 0)],
 )
-def test_bfloat16_is_as_near_as_bfloat16_can_be(monkeypatch, window, stride, pixels, matrix_units):
-    monkeypatch.setattr(convolution, "has_matrix_units", lambda: matrix_units)
+def test_bfloat16_is_as_near_as_bfloat16_can_be(monkeypatch, window, stride, pixels):
     monkeypatch.setattr(host, "onednn_is_used", lambda: True)
     monkeypatch.setattr(host, "has_bfloat16", lambda: True)
     x, kernel = (a.astype(jnp.bfloat16) for a in arrays(4, 8, 32, 48, window))
@@ -127,22 +119,18 @@ def test_bfloat16_is_as_near_as_bfloat16_can_be(monkeypatch, window, stride, pix
 
 
 @pytest.mark.parametrize(
-    "size, channels, dtype, matrix_units, expected",
+    "size, channels, dtype, expected",
     [
-        (32, 64, "bfloat16", False, True),
-        (32, 64, "bfloat16", True, False),
-        (4, 64, "bfloat16", False, False),
-        (7, 64, "bfloat16", False, False),
-        (32, 24, "bfloat16", False, False),
-        (32, 24, "float32", True, True),
-        (7, 24, "float32", False, False),
-        (32, 3, "float32", False, False),
+        (32, 64, "bfloat16", True),
+        (4, 64, "bfloat16", False),
+        (7, 64, "bfloat16", False),
+        (32, 24, "bfloat16", False),
+        (32, 24, "float32", True),
+        (7, 24, "float32", False),
+        (32, 3, "float32", False),
     ],
 )
-def test_winograd_is_taken_where_it_is_faster(
-    monkeypatch, size, channels, dtype, matrix_units, expected
-):
-    monkeypatch.setattr(convolution, "has_matrix_units", lambda: matrix_units)
+def test_winograd_is_taken_where_it_is_faster(size, channels, dtype, expected):
     x, kernel = (a.astype(dtype) for a in arrays(1, size, channels, 64))
     assert convolution.by_winograd(x, kernel) == expected
 
