@@ -11,11 +11,12 @@ and the probability of y is exp(score - log_partition). Every function takes a b
     lengths    integer   [B]        real steps, 0 to T; a sentence of length 0 contributes 0
 
 and computes in float32 whatever the emissions are; a path that scores less than -5e29 counts as
-impossible. Shapes are checked when tracing; that
-lengths lie in [0, T] and tags in [0, K) cannot be, and is the caller's promise. Scores of
-minus infinity are legal everywhere and leave the gradients finite; what is not a number at a real
-step makes the loss and the probabilities of its sentence not a number either. Decoding takes for
-minus infinity what is not a number, and plus infinity.
+impossible. Shapes are checked when tracing. A length outside [0, T], or at a real step a tag
+outside [0, K), makes the score and the loss of its sentence not a number; elsewhere that lengths
+lie in [0, T] is the caller's promise. Scores of minus infinity are legal everywhere and leave the
+gradients finite; what is not a number at a real step makes the loss and the probabilities of its
+sentence not a number either. Decoding takes for minus infinity what is not a number, and plus
+infinity.
 """
 
 from functools import partial
@@ -56,7 +57,7 @@ def score(params: CRFParams, emissions: Array, tags: Array, lengths: Array) -> A
         lengths: [B].
 
     Returns:
-        float32 [B].
+        float32 [B]; not a number where a tag or the length is out of range.
 
     Raises:
         ValueError: shapes or dtypes do not fit each other; so in every function here.
@@ -100,7 +101,8 @@ def loss(
     Arguments as for `score` and `log_partition`.
 
     Returns:
-        float32 [B], at least 0; infinity where the path is impossible.
+        float32 [B], at least 0; infinity where the path is impossible, not a number where a tag
+        or the length is out of range.
     """
     params, emissions = prepare(params, emissions, lengths)
     return _tags_surprisal(params, emissions, tags, lengths, method)
@@ -239,17 +241,19 @@ def decode_nbest(
 
 def _score(params: CRFParams, emissions: Array, tags: Array, lengths: Array) -> Array:
     """`score` after `prepare`."""
-    B, T, _ = emissions.shape
+    B, T, K = emissions.shape
     expect("tags", tags, (B, T), jnp.integer)
 
     def score_one(emissions: Array, tags: Array, length: Array) -> Array:
         t = jnp.arange(T)
         tags = jnp.where(t < length, tags, 0)
+        in_range = (0 <= length) & (length <= T) & ((0 <= tags) & (tags < K)).all()
         steps = jnp.take_along_axis(emissions, tags[:, None], axis=1)[:, 0]
         moves = params.transitions[tags[:-1], tags[1:]]
         arrivals = jnp.concatenate([params.start[tags[:1]], moves])  # T of them, 0 too
         leaving = jnp.where(t == length - 1, params.end[tags], 0.0)
-        return jnp.where(t < length, steps + arrivals + leaving, 0.0).sum()
+        total = jnp.where(t < length, steps + arrivals + leaving, 0.0).sum()
+        return jnp.where(in_range, total, jnp.nan)
 
     return reachable_or_infinite(jax.vmap(score_one)(emissions, tags, lengths))
 

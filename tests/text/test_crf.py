@@ -470,6 +470,19 @@ def test_what_is_no_number_on_the_gold_path_makes_its_loss_none(method):
         np.testing.assert_array_equal(np.isnan(values), np.arange(len(tags)) == 2)
 
 
+@pytest.mark.parametrize("bad_tag, bad_length", [(3, 5), (-1, 5), (0, 6), (0, -1)])
+def test_a_tag_or_a_length_out_of_range_makes_its_loss_no_number(bad_tag, bad_length):
+    params, emissions, tags, lengths = make_problem(3, K=3)
+    good, *_ = loss_and_grads(params, emissions, tags, lengths)
+    lengths, tags = lengths.copy(), tags.copy()
+    lengths[2], tags[2, 4] = bad_length, bad_tag  # a sentence of all steps
+    losses, *_ = loss_and_grads(params, emissions, tags, lengths)
+    assert np.isnan(losses[2])
+    close(np.delete(losses, 2), np.delete(good, 2), rtol=1e-6)
+    assert np.isnan(crf.score(params, emissions, tags, lengths)[2])
+    assert np.isnan(crf.path_log_probability(params, emissions, tags, lengths)[2])
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 @pytest.mark.parametrize("method", ["scan", "parallel"])
 def test_what_is_no_number_at_a_real_step_is_no_small_loss(method, bad):
