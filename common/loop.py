@@ -149,7 +149,8 @@ def _train_epoch(
         clock.start()
         while done < plan.steps_per_epoch:
             run_steps, rows = _next_steps(plan, batches, done)
-            clock.expect(rows)
+            if clock.expect(rows):
+                bar.compiles()
             state, sums = run_steps(state, plan.data, rows, plan.key)
             done += plan.chunk_steps if run_steps is plan.train_chunk else 1
             pending.append(sums)

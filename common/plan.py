@@ -135,12 +135,13 @@ class Stopwatch:
         """Tell that steps begin."""
         self._last = time.monotonic()
 
-    def expect(self, rows: Rows) -> None:
-        """Tell the rows of the step to come."""
+    def expect(self, rows: Rows) -> bool:
+        """Tell the rows of the step to come; returns whether it compiles first."""
         shapes = tuple(array.shape for array in rows.values())
-        if shapes not in self._shapes:
+        if compiles := shapes not in self._shapes:
             self._shapes.add(shapes)
             self._last = math.nan
+        return compiles
 
     def tick(self, steps: int) -> None:
         """Tell that so many steps are finished."""

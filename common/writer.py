@@ -185,6 +185,7 @@ class EpochBar:
         self._title, self._total, self._done = title, total, done
         self._unit, self._scale = unit, scale
         self._told = time.monotonic()
+        self._told_compiling = False
         self._bar = None
         if sys.stderr.isatty():
             from tqdm import tqdm
@@ -203,6 +204,14 @@ class EpochBar:
     def __exit__(self, *_: object) -> None:
         if self._bar is not None:
             self._bar.close()
+
+    def compiles(self) -> None:
+        """Tell that the next step is compiled first, which takes seconds to minutes."""
+        if self._bar is not None:
+            self._bar.set_postfix_str("compiling")
+        elif not self._told_compiling:
+            say(f"{self._title}: compiling the training step")
+            self._told_compiling = True
 
     def step(self, means: dict[str, float], steps_per_second: float, count: int = 1) -> None:
         """`count` more steps, together.

@@ -119,11 +119,21 @@ def test_plain_lines_where_there_is_no_terminal(capsys, monkeypatch):
     assert capsys.readouterr().out.splitlines() == [told]
 
 
+def test_compiling_is_told_once_an_epoch_where_there_is_no_terminal(capsys):
+    with EpochBar("epoch 2/9", total=10, done=4, unit="images", scale=8) as bar:
+        bar.compiles()
+        bar.step({"loss": 1.0}, 0.0)
+        bar.compiles()
+    assert capsys.readouterr().out == "epoch 2/9: compiling the training step\n"
+
+
 def test_a_bar_on_a_terminal(capsys, monkeypatch):
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     with EpochBar("epoch 2/9", total=10, done=4, unit="images", scale=8) as bar:
+        bar.compiles()
         for _ in range(6):
             bar.step({"loss": 0.25, "accuracy": 0.5}, 3.0)
             time.sleep(0.03)  # it is drawn ten times a second at most
     shown = capsys.readouterr().err
     assert "epoch 2/9" in shown and "loss 0.2500, accuracy 0.5000" in shown and "4/10" in shown
+    assert shown.index("compiling") < shown.index("loss")
