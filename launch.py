@@ -41,6 +41,14 @@ STUDIES = {"cifar": "vision.studies", "aspect": "text.studies"}
 MODES = ("train", "eval", "predict", "describe")
 
 
+# What absl's words for a value of the wrong kind ask for.
+ASKED_FOR = {
+    "invalid literal for int()": "give a whole number",
+    "could not convert string to float": "give a number",
+    "Non-boolean argument": "give true or false, or the flag alone",
+}
+
+
 class DeviceCount(flags.IntegerParser):
     """A number, or "all", which is 0."""
 
@@ -160,7 +168,7 @@ def main() -> None:
     try:
         rest = FLAGS(sys.argv)[1:]
     except flags.Error as error:
-        raise InputError(f"{' '.join(str(error).split())} (see --help)") from None
+        raise InputError(f"{_explain(error)} (see --help)") from None
     if rest:
         raise InputError(f"'{rest[0]}' is not a flag: write --flag=value (see --help)")
     if FLAGS.task is None and FLAGS.study is None:
@@ -181,6 +189,14 @@ def main() -> None:
             run(launcher, settings, command)
     else:
         _study(launcher, settings, command)
+
+
+def _explain(error: flags.Error) -> str:
+    """What absl says of a flag, in a line and in plain words."""
+    text = " ".join(str(error).split())
+    flag, _, reason = text.partition(": ")
+    remedy = next((asked for words, asked in ASKED_FOR.items() if words in reason), None)
+    return f"{flag}: {remedy}" if remedy else text
 
 
 def _study(launcher: dict[str, Any], settings: dict[str, Any], command: str) -> None:
