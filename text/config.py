@@ -226,5 +226,9 @@ def _check_effect(config: TextConfig) -> None:
     """Raise an InputError for an option that the others leave without effect."""
     for name, reason in _without_effect(config).items():
         raise InputError(f"--{name} has no effect with {reason}: leave it out")
+    if config.l2 and config.model == "birnn" and config.chars != "cnn":
+        raise InputError(
+            "--l2 has no effect without convolutions (--model=decnn or --chars=cnn): leave it out"
+        )
     if config.patience and config.select == "last":
         raise InputError("--patience has no effect with --select=last: leave it out")

@@ -74,6 +74,7 @@ def test_the_last_epoch_is_selected_where_the_rate_falls_to_nothing(flags, selec
         ({"seed": -1}, "--seed=-1 is out of range"),
         ({"momentum": 0.9}, "--momentum does not apply to --optimizer=adam"),
         ({"decode": "viterbi"}, "--decode=viterbi is unknown: choose one of path, terms"),
+        ({"l2": 1e-4}, "--l2 has no effect without convolutions"),
         ({"patience": 2, "select": "last"}, "--patience has no effect with --select=last"),
         (
             {"val_file": "a.xml", "val_fraction": 0.1},
