@@ -8,8 +8,9 @@
                            input's gradient; the kernel's gradient by Winograd's method where
                            `by_winograd` says so, else as a matrix product
     3x3, stride 2          padding 1, even maps, from `LEAST_CHANNELS` on: XLA's or oneDNN's
-                           convolution, in float32 on a `SMALL_MAP` a matrix product; the input's
-                           gradient as four convolutions, the kernel's as a matrix product
+                           convolution, in float32 with a `BIG_KERNEL` a matrix product; the
+                           input's gradient as four convolutions, with such a kernel as XLA
+                           derives it; the kernel's gradient as a matrix product
 
 Their gradients are written out, and so for reverse mode alone (`grad`, not `jvp`; models by
 `--conv=xla` have both). The rest is XLA's own, and so is bfloat16 unless `bfloat16_is_fast`.
@@ -34,8 +35,9 @@ from common.winograd import add_up, chunk_size, conv3x3, kernel_gradient, tile_s
 
 # With fewer channels matrix products, Winograd's too, are too thin to pay for the copies.
 LEAST_CHANNELS = 32
-# Where XLA's strided convolutions in float32 are slower than products: the kernel fills the cache.
-SMALL_MAP = 8
+# Numbers of a kernel from which on strided convolutions in float32 are slower than products.
+BIG_KERNEL = 2**19
+SAME = ((1, 1), (1, 1))  # the padding that keeps a 3x3 kernel's map
 # On smaller maps in float32 XLA's kernel gradients are as fast as those by matrix products.
 LARGE_MAP = 15
 
@@ -89,7 +91,7 @@ def conv3x3_direct_backward(
         dkernel = kernel_gradient(x, dy, tile_size(x), chunk_size(x)).astype(kernel.dtype)
     else:
         dkernel = product_gradient(x, kernel, dy, 1, padding)
-    dx = conv_nhwc(dy, turned(kernel[::-1, ::-1]), 1, ((2 - padding, 2 - padding),) * 2)
+    dx = conv_nhwc(dy, swapped(kernel[::-1, ::-1]), 1, ((2 - padding, 2 - padding),) * 2)
     return dx, dkernel
 
 
@@ -114,7 +116,7 @@ def product_gradient(x: Array, kernel: Array, dy: Array, stride: int, padding: i
     return add_up(product, x, dy, chunk_size(x)).reshape(kernel.shape).astype(kernel.dtype)
 
 
-def turned(kernel: Array) -> Array:
+def swapped(kernel: Array) -> Array:
     """The kernel with inputs for outputs [h, w, K, C], behind a barrier: so it stands in memory."""
     return lax.optimization_barrier(jnp.swapaxes(kernel, 2, 3))
 
@@ -142,32 +144,47 @@ conv3x3_direct.defvjp(
 def conv3x3_strided(x: Array, kernel: Array) -> Array:
     """The 3x3 convolution with stride 2 and padding 1: [B, H, W, C] -> [B, H/2, W/2, K].
 
-    H and W are even. XLA's, but on a `SMALL_MAP` in float32 the patches under the kernel times it:
-    of 256 to 512 channels on 8x8 maps 20 ms instead of 47 (B 128, two cores of a Xeon).
+    H and W are even. XLA's, but with a `BIG_KERNEL` the patches under the kernel times it: on 8x8
+    maps of 256 to 512 channels 30 ms instead of 51, of 512 to 512 66 instead of 130, of 128 to 256
+    9 instead of 10, on 16x16 maps 27 instead of 26 (float32, B 128, two cores of a Xeon with AMX).
     """
-    if x.dtype == jnp.float32 and max(x.shape[1:3]) <= SMALL_MAP:
+    if is_big(kernel):
         return patches(x, 2, 1) @ kernel.reshape(-1, kernel.shape[3])
-    return conv_nhwc(x, kernel, 2, ((1, 1), (1, 1)))
+    return conv_nhwc(x, kernel, 2, SAME)
+
+
+def is_big(kernel: Array) -> bool:
+    return kernel.dtype == jnp.float32 and kernel.size >= BIG_KERNEL
 
 
 def conv3x3_strided_backward(saved: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
-    """The input's gradient by four convolutions, one for each parity of its row and column.
+    x, kernel = saved
+    dkernel = product_gradient(x, kernel, dy, 2, 1)
+    if is_big(kernel):
+        _, pull = jax.vjp(lambda x: conv_nhwc(x, kernel, 2, SAME), x)
+        return pull(dy)[0], dkernel
+    return strided_input_gradient(kernel, dy), dkernel
+
+
+def strided_input_gradient(kernel: Array, dy: Array) -> Array:
+    """[B, h, w, K] -> [B, 2h, 2w, C]: a convolution for each parity of row and column.
 
     y[i] = sum over a of x[2 i + a - 1] k[a]: an even place of x sees the tap 1 of its own y,
     an odd one the tap 2 of its own and the tap 0 of the next.
 
-    Of 64 to 128 channels on 32x32 maps they take 24 ms in float32 and 9 in bfloat16, as products of
-    patches of dy 41 and 26, as XLA derives it 35 in float32 (B 128, two cores of a Xeon with AMX).
+    Of 64 to 128 channels on 32x32 maps it takes 24 ms in float32 and 9 in bfloat16, as products of
+    patches of dy 41 and 26, as XLA derives it 35 in float32; with a `BIG_KERNEL`, of 512 to 512 on
+    8x8 maps, 91 in float32 and as XLA derives it 52 (B 128, two cores of a Xeon with AMX).
     """
-    x, kernel = saved
     taps = (slice(1, 2), slice(2, None, -2))  # by the parity
 
     def phase(row: int, column: int) -> Array:
-        return conv_nhwc(dy, turned(kernel[taps[row], taps[column]]), 1, ((0, row), (0, column)))
+        part = swapped(kernel[taps[row], taps[column]])
+        return conv_nhwc(dy, part, 1, ((0, row), (0, column)))
 
     rows = [jnp.stack([phase(row, 0), phase(row, 1)], 3) for row in (0, 1)]
-    dx = jnp.stack(rows, 2).reshape(x.shape)  # from [B, H/2, 2, W/2, 2, C]
-    return dx, product_gradient(x, kernel, dy, 2, 1)
+    B, height, width, _ = dy.shape
+    return jnp.stack(rows, 2).reshape(B, 2 * height, 2 * width, -1)  # from [B, h, 2, w, 2, C]
 
 
 conv3x3_strided.defvjp(

@@ -136,7 +136,7 @@ class Stopwatch:
         self._last = time.monotonic()
 
     def expect(self, rows: Rows) -> bool:
-        """Tell the rows of the step to come; returns whether it compiles first."""
+        """Tell the rows of the step to come; returns whether their shape is new: it compiles."""
         shapes = tuple(array.shape for array in rows.values())
         if compiles := shapes not in self._shapes:
             self._shapes.add(shapes)

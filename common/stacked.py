@@ -1,7 +1,7 @@
 """Steps of several runs as one program: states, data and rows stacked, the step under `vmap`."""
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -36,24 +36,30 @@ class StackedSteps:
         self.spent = Progress()
         self.clock = Stopwatch(self.spent)
 
-    def make(self, state: TrainState, steps: Sequence[Sequence[Rows]]) -> tuple[TrainState, Any]:
+    def make(
+        self,
+        state: TrainState,
+        steps: Sequence[Sequence[Rows]],
+        tell_compiling: Callable[[], None] = lambda: None,
+    ) -> tuple[TrainState, Any]:
         """Make steps.
 
         Args:
             state: the stacked states; donated.
             steps: S times the rows of N runs.
+            tell_compiling: called before steps that compile.
 
         Returns:
             The states after them, and the sums of every step and run, by name [S, N].
         """
-        rows = [_stack(self.plans[0].align(step)) for step in steps]
-        if len(rows) == 1:
-            self.clock.expect(rows[0])
-            state, sums = self._one(state, self._data, rows[0], self._keys)
-            return state, {name: values[None] for name, values in sums.items()}
-        chunk = _stack(rows)
-        self.clock.expect(chunk)
-        return self._chunk(state, self._data, chunk, self._keys)
+        stacked = [_stack(self.plans[0].align(step)) for step in steps]
+        rows = stacked[0] if len(stacked) == 1 else _stack(stacked)
+        if self.clock.expect(rows):
+            tell_compiling()
+        if len(stacked) > 1:
+            return self._chunk(state, self._data, rows, self._keys)
+        state, sums = self._one(state, self._data, rows, self._keys)
+        return state, {name: values[None] for name, values in sums.items()}
 
 
 def _stack(parts: Sequence[Rows]) -> Rows:

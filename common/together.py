@@ -254,7 +254,7 @@ def _train_epoch(group: Sequence[Member], steps: StackedSteps, stop: StopRequest
         while done < plan.steps_per_epoch and not all(member.failure for member in group):
             left = plan.steps_per_epoch - done
             count = plan.chunk_steps if 1 < plan.chunk_steps <= left else 1
-            state, sums = steps.make(state, batches[done : done + count])
+            state, sums = steps.make(state, batches[done : done + count], bar.compiles)
             done += count
             pending.append(sums)
             fast = steps.spent.steps_per_second * SLOW > count

@@ -12,11 +12,11 @@ and the probability of y is exp(score - log_partition). Every function takes a b
 
 and computes in float32 whatever the emissions are; a path that scores less than -5e29 counts as
 impossible. Shapes are checked when tracing. A length outside [0, T], or at a real step a tag
-outside [0, K), makes the score and the loss of its sentence not a number; elsewhere that lengths
-lie in [0, T] is the caller's promise. Scores of minus infinity are legal everywhere and leave the
-gradients finite; what is not a number at a real step makes the loss and the probabilities of its
-sentence not a number either. Decoding takes for minus infinity what is not a number, and plus
-infinity.
+outside [0, K), makes the score and the loss of its sentence not a number, and the gradients of its
+steps; elsewhere that lengths lie in [0, T] is the caller's promise. Scores of minus infinity are
+legal everywhere and leave the gradients finite; what is not a number at a real step makes the loss
+and the probabilities of its sentence not a number either. Decoding takes for minus infinity what is
+not a number, and plus infinity.
 """
 
 from functools import partial
@@ -122,7 +122,8 @@ def path_log_probability(
     Arguments as for `score` and `log_partition`.
 
     Returns:
-        float32 [B], at most 0; minus infinity where the path is not allowed.
+        float32 [B], at most 0; minus infinity where the path is not allowed, not a number where a
+        tag or the length is out of range.
     """
     params, emissions = prepare(params, emissions, lengths, allowed)
     return -_tags_surprisal(params, emissions, tags, lengths, method)
@@ -243,6 +244,7 @@ def _score(params: CRFParams, emissions: Array, tags: Array, lengths: Array) -> 
     """`score` after `prepare`."""
     B, T, K = emissions.shape
     expect("tags", tags, (B, T), jnp.integer)
+    tags, lengths = tags.astype(jnp.int32), lengths.astype(jnp.int32)  # K and T fit into these
 
     def score_one(emissions: Array, tags: Array, length: Array) -> Array:
         t = jnp.arange(T)
@@ -253,7 +255,7 @@ def _score(params: CRFParams, emissions: Array, tags: Array, lengths: Array) -> 
         arrivals = jnp.concatenate([params.start[tags[:1]], moves])  # T of them, 0 too
         leaving = jnp.where(t == length - 1, params.end[tags], 0.0)
         total = jnp.where(t < length, steps + arrivals + leaving, 0.0).sum()
-        return jnp.where(in_range, total, jnp.nan)
+        return total * jnp.where(in_range, 1.0, jnp.nan)  # so are its gradients
 
     return reachable_or_infinite(jax.vmap(score_one)(emissions, tags, lengths))
 

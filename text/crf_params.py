@@ -59,6 +59,8 @@ def prepare_params(
     B, T, K = emissions.shape
     shapes = CRFParams(transitions=(K, K), start=(K,), end=(K,))
     expect("emissions", emissions, (B, T, K), jnp.floating)
+    if getattr(lengths, "dtype", None) == jnp.bool_:
+        raise ValueError("lengths: expected integer [B], got a mask: give mask.sum(axis=1)")
     expect("lengths", lengths, (B,), jnp.integer)
     given = f" for emissions {[B, T, K]}"
     for name, shape in shapes._asdict().items():

@@ -11,7 +11,7 @@ from common import convolution, host
 from common.winograd import chunk_size, conv3x3
 from tests.common.convolution_cases import DIMENSIONS, arrays, by_lax, check_same
 
-STRIDED = [(32, 64, 128), (16, 128, 256), (8, 256, 512)]
+STRIDED = [(32, 64, 128), (16, 128, 256), (8, 256, 512), (2, 32, 48), ((4, 10), 48, 32)]
 
 
 def direct(padding):
@@ -150,6 +150,16 @@ def test_strided_equals_lax(size, channels, outputs, window):
 
 
 @pytest.mark.parametrize(
+    "channels, dtype, big",
+    [(128, "float32", False), (256, "float32", True), (256, "bfloat16", False)],
+)
+def test_strided_by_a_big_kernel_is_a_product(channels, dtype, big):
+    x, kernel = (a.astype(dtype) for a in arrays(1, 8, channels, 256))
+    program = str(jax.make_jaxpr(convolution.conv3x3_strided)(x, kernel))
+    assert ("dot_general" in program, "conv_general_dilated" in program) == (big, not big)
+
+
+@pytest.mark.parametrize(
     "size, channels, outputs, window, options",
     [
         (8, 64, 64, 5, {}),
@@ -200,7 +210,8 @@ def test_in_a_flax_convolution(padding, stride):
     np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-3)
 
 
-def test_under_pmap():
+@pytest.mark.parametrize("stride", [1, 2])
+def test_under_pmap(stride):
     devices = jax.local_device_count()
     x, kernel = arrays(2 * devices, 8, 64, 64)
     x = x.reshape(devices, 2, 8, 8, 64)
@@ -212,6 +223,6 @@ def test_under_pmap():
 
     got, expected = (
         jax.pmap(loss(conv), "devices", in_axes=(None, 0))(kernel, x)
-        for conv in (by_module(), by_lax())
+        for conv in (by_module(stride, SAME), by_lax(stride, SAME))
     )
     np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-4)

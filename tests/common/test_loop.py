@@ -236,6 +236,15 @@ def test_a_run_that_has_lost_its_checkpoints_is_not_begun_anew(tmp_path, epochs,
         assert loop.run(state, plan)[1].epoch == 2
 
 
+def test_compiling_is_told_before_the_first_step(tmp_path, capsys):
+    told = []
+    plan, state, progress = begin(tmp_path, resume=False)
+    step = counting(plan.train_step, 1, lambda: told.append(capsys.readouterr().out))
+    fit(plan.devices.replicate(state), patched(plan, train_step=step), progress)
+    assert told[0].endswith("epoch 1/3: compiling the training step\n")
+    assert "compiling" not in capsys.readouterr().out
+
+
 def test_lost_rows_are_told(tmp_path, capsys):
     run(tmp_path, epochs=2)
     rows = (tmp_path / "metrics.jsonl").read_text().splitlines(keepends=True)

@@ -470,17 +470,31 @@ def test_what_is_no_number_on_the_gold_path_makes_its_loss_none(method):
         np.testing.assert_array_equal(np.isnan(values), np.arange(len(tags)) == 2)
 
 
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("bad_tag, bad_length", [(3, 5), (-1, 5), (0, 6), (0, -1)])
-def test_a_tag_or_a_length_out_of_range_makes_its_loss_no_number(bad_tag, bad_length):
+def test_a_tag_or_a_length_out_of_range_makes_its_loss_no_number(bad_tag, bad_length, method):
     params, emissions, tags, lengths = make_problem(3, K=3)
-    good, *_ = loss_and_grads(params, emissions, tags, lengths)
+    good, *good_grads = loss_and_grads(params, emissions, tags, lengths, method=method)
     lengths, tags = lengths.copy(), tags.copy()
     lengths[2], tags[2, 4] = bad_length, bad_tag  # a sentence of all steps
-    losses, *_ = loss_and_grads(params, emissions, tags, lengths)
-    assert np.isnan(losses[2])
-    close(np.delete(losses, 2), np.delete(good, 2), rtol=1e-6)
+    found, *grads = loss_and_grads(params, emissions, tags, lengths, method=method)
+    assert np.isnan(found[2])
+    assert np.isnan(grads[0].transitions).any() == (bad_length > 0)  # else there are no steps
+    close(np.delete(found, 2), np.delete(good, 2), rtol=1e-6)
+    close(np.delete(grads[1], 2, axis=0), np.delete(good_grads[1], 2, axis=0), atol=1e-6)
     assert np.isnan(crf.score(params, emissions, tags, lengths)[2])
     assert np.isnan(crf.path_log_probability(params, emissions, tags, lengths)[2])
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.uint8])
+def test_narrow_integers_are_tags_and_lengths(kind):
+    many = 1 + np.iinfo(kind).max
+    params, emissions, tags, lengths = make_problem(4, K=many, T=many, lengths=np.array([120, 3]))
+    wide, *_ = loss_and_grads(params, emissions, tags, lengths)
+    padding = ~real_steps(emissions, lengths)
+    tags[padding] = 0
+    narrow, *_ = loss_and_grads(params, emissions, tags.astype(kind), lengths.astype(kind))
+    close(narrow, wide, rtol=1e-6)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
@@ -613,7 +627,7 @@ GOOD = dict(zip(("params", "emissions", "tags", "lengths"), make_problem(20, 3),
         ("score", {"lengths": [5] * 7}, "lengths: expected an array, got list"),
         ("loss", {"emissions": 1.0}, "emissions: expected an array, got float"),
         ("score", {"lengths": np.zeros(6, int)}, r"lengths: .*\[7\], got int64 \[6\]"),
-        ("score", {"lengths": np.ones((7, 5), bool)}, "lengths: expected integer.*got bool"),
+        ("score", {"lengths": np.ones((7, 5), bool)}, r"got a mask: give mask.sum\(axis=1\)"),
         ("decode_nbest", {"n": True}, "n: expected a whole number of at least 1, got True"),
         ("loss", {"params": None}, "params: expected CRFParams, got NoneType"),
         ("decode_nbest", {"n": 2.5}, "n: expected a whole number of at least 1, got 2.5"),
