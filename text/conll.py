@@ -2,9 +2,10 @@
 sentences, as in Tjong Kim Sang and De Meulder 2003, aclanthology.org/W03-0419.
 
 Columns are parted by tabs if every line has one, else by spaces or tabs. Where they are parted by
-tabs, a line before a sentence that begins with # and has none is a comment, as in CoNLL-U. Tags
-are O and B, I, E (or L) and S (or U), with or without a type as in B-ASP; terms of every type are
-read, leniently, by `tags.term_ranges`.
+tabs, a line before a sentence that begins with # and has none is a comment, as in CoNLL-U; where
+the first column numbers the tokens, its rows of several words (2-3) and of unwritten ones (8.1)
+are skipped. Tags are O and B, I, E (or L) and S (or U), with or without a type as in B-ASP;
+terms of every type are read, leniently, by `tags.term_ranges`.
 """
 
 import re
@@ -19,6 +20,7 @@ from text.tokenizers import CJK
 
 DOCUMENT = "-DOCSTART-"  # a line between the documents of CoNLL-2003, and no sentence
 _TAG = re.compile(r"O|[BIESLU](-.+)?")
+_NO_TOKEN = re.compile(r"\d+[-.]\d+")  # how CoNLL-U numbers what is no token
 _CJK = re.compile(f"[{CJK}]")
 
 
@@ -67,7 +69,7 @@ def parse(content: str, name: str, log: Log, columns: str | None = None) -> Read
         token_column, tag_column = _choose(columns, width, name)
         remedy = f"name other columns of the {width} than --columns={columns}"
     else:
-        token_column = 1 if _numbers_tokens(blocks) and width > 2 else 0
+        token_column = 1 if _numbers_tokens(blocks) else 0
         tag_column = _find_tags(rows, name, token_column)
         remedy = f"name the columns, 0 to {width - 1}, as in --columns=0,{width - 1}"
         if width > 2:
@@ -118,7 +120,13 @@ def _split_blocks(content: str) -> list[list[Row]]:
             blocks[-1].append(Row(n, fields))
         elif blocks[-1]:
             blocks.append([])
-    return [block for block in blocks if block]
+    return _tokens_alone([block for block in blocks if block])
+
+
+def _tokens_alone(blocks: list[list[Row]]) -> list[list[Row]]:
+    """Without the rows of CoNLL-U that are no tokens, if the first column numbers these."""
+    tokens = [[row for row in block if not _NO_TOKEN.fullmatch(row.fields[0])] for block in blocks]
+    return [block for block in tokens if block] if _numbers_tokens(tokens) else blocks
 
 
 def _may_be_comment(line: str) -> bool:
@@ -146,10 +154,12 @@ def _choose(columns: str, width: int, name: str) -> tuple[int, int]:
 
 
 def _numbers_tokens(blocks: Sequence[Sequence[Row]]) -> bool:
-    """Whether the first column counts each sentence's tokens from 1, as in CoNLL-U."""
+    """Whether the first of three or more columns counts each sentence's tokens from 1, as in
+    CoNLL-U."""
     numbers = [[row.fields[0] for row in block] for block in blocks]
     counted = all(found == [str(n + 1) for n in range(len(found))] for found in numbers)
-    return counted and any(len(found) > 1 for found in numbers)
+    several = all(len(row.fields) > 2 for block in blocks for row in block)
+    return counted and several and any(len(found) > 1 for found in numbers)
 
 
 def _best_tag_column(rows: Sequence[Row], token_column: int = 0) -> tuple[int, int]:

@@ -137,15 +137,24 @@ def _parse_json(content: str, name: str, log: Log) -> Reading:
     A term may also be {"from": ..., "to": ..., "term": ...}, as predictions are written.
     """
     collector = Collector(name, log)
+    rows, lacking = 0, []
     for n, line in enumerate(conll.split_lines(content), start=1):
         if not line.strip():
             continue
         row = _json_object(line, f"{name}, line {n}")
+        rows += 1
+        if "terms" not in row:
+            lacking.append(n)
         terms = row.get("terms", [])
         if not isinstance(terms, list):
             raise InputError(f"{name}, line {n}: terms is not a list such as [[0, 4]]")
         id = str(row["id"]) if row.get("id") is not None else None
         collector.add(n, id, row["text"], [_json_term(n, term, name) for term in terms])
+    if 0 < len(lacking) < rows:
+        log(
+            f"{name}: {len(lacking)} of {rows} sentences, the first in line {lacking[0]}, have no "
+            '"terms" and are taken to have none'
+        )
     return collector.reading()
 
 

@@ -106,7 +106,10 @@ def _check_arguments(name: str, data_dir: str | None, val_fraction: float, seed:
     if name == "digits" and data_dir is not None:
         raise InputError("--data_dir is not used by --dataset=digits: leave it out")
     if name == "folder" and data_dir is None:
-        raise InputError("--dataset=folder needs --data_dir with train/CLASS/ and test/CLASS/")
+        raise InputError(
+            "--dataset=folder needs --data_dir with CLASS/ folders, or with train/CLASS/ and "
+            "test/CLASS/"
+        )
     if not 0 <= val_fraction < 1:
         raise InputError(f"--val_fraction={val_fraction} must be at least 0 and below 1")
     if seed < 0:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,19 @@ def checked_inputs(
     return tuple(classes), mean, std
 
 
+def _difference(found: Sequence[str], known: Sequence[str]) -> str:
+    """What is wrong with the classes that were found."""
+    lacking = [name for name in known if name not in found]
+    strange = [name for name in found if name not in known]
+    parts = {"lacks": lacking, "also has": strange}
+    told = [
+        f"{verb} {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"
+        for verb, names in parts.items()
+        if names
+    ]
+    return " and ".join(told) or "has them in another order"
+
+
 def evaluate(run: Path, changes: dict[str, Any], *, as_json: bool) -> dict[str, Any]:
     """Score the test split, print the scores and return them.
 
@@ -86,8 +100,8 @@ def evaluate(run: Path, changes: dict[str, Any], *, as_json: bool) -> dict[str, 
     dataset = load_dataset(trained.config, log=warn)
     if dataset.classes != classes:
         raise InputError(
-            f"--dataset={dataset.name} has other classes than the run in {run}, which knows "
-            f"{', '.join(classes[:5])}{', ...' if len(classes) > 5 else ''}"
+            f"--dataset={dataset.name} has other classes than the run in {run}: it "
+            f"{_difference(dataset.classes, classes)}"
         )
     if dataset.fingerprint != trained.fingerprint:
         warn("these data are not those that the run was trained on")

@@ -2,6 +2,7 @@
 
 import os
 import re
+import time
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,12 +13,15 @@ from typing import Any
 import numpy as np
 
 from common.errors import InputError
-from common.writer import warn
+from common.writer import say, warn
 from vision.arrays import TEST_FRACTION, Arrays, Source, Split, take_test
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 # No other decoder of PIL's is tried: some run programs, such as Ghostscript.
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF")
+NO_IMAGES = f"files that are no {' '.join(SUFFIXES)}"
+PROGRESS_SECONDS = 10.0  # between two lines that tell how many images are read
+SHOWN = 20  # damaged files named in a message
 _NO_NAME = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")  # control characters, bytes that are no UTF-8
 Labelled = list[tuple[Path, int]]
 
@@ -40,16 +44,21 @@ def read_image(path: str | Path, size: tuple[int, int] = (32, 32)) -> np.ndarray
         InputError: the file is missing, does not decode, or has more pixels (89 million) than
             PIL decodes without a warning.
     """
+    found = _image_or_reason(path, size)
+    if isinstance(found, str):
+        raise InputError(f"{path} does not decode as an image ({found}): replace or remove it")
+    return found
+
+
+def _image_or_reason(path: str | Path, size: tuple[int, int]) -> np.ndarray | str:
+    """What `read_image` returns, or why it cannot."""
     if not Path(path).is_file():  # a named pipe would be waited for without end
-        raise InputError(f"{path} does not decode as an image (no such file): replace or remove it")
+        return "no such file"
     try:
         with open_image(path) as opened:
             return _to_rgb(opened, size)
     except Exception as error:  # PIL's plugins raise nearly every kind
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(
-            f"{path} does not decode as an image ({reason}): replace or remove it"
-        ) from error
+        return " ".join(str(error).split()) or type(error).__name__
 
 
 def open_image(file: Any) -> Any:
@@ -72,9 +81,10 @@ def _to_rgb(image: Any, size: tuple[int, int]) -> np.ndarray:
     from PIL import Image, ImageOps
 
     height, width = size
+    if image.mode == "F" or (image.mode == "I" and image.format == "TIFF"):
+        kind = "floating-point numbers" if image.mode == "F" else "integers of 32 bits"
+        raise ValueError(f"its pixels are {kind} of no known range")
     image = ImageOps.exif_transpose(image)
-    if image.mode == "F":
-        raise ValueError("its pixels are floating-point numbers of no known range")
     if image.mode.startswith("I"):  # 16 bits: PIL would cut, not scale
         image = Image.fromarray(_to_8_bits(np.asarray(image)))
     if image.has_transparency_data:
@@ -107,11 +117,15 @@ def find_images(path: str | Path) -> list[Path]:
     images = [file for file in files if _is_image(file)]
     if not images:
         raise InputError(f"{path} holds no images ({' '.join(SUFFIXES)})")
-    others = [file for file in files if not _is_image(file)]
-    if others:
-        more = ", ..." if len(others) > 1 else ""
-        warn(f"{path}: {len(others)} files that are no {' '.join(SUFFIXES)}: {others[0]}{more}")
+    _tell_others(path, NO_IMAGES, [file for file in files if not _is_image(file)])
     return images
+
+
+def _tell_others(folder: Path, what: str, files: list[Path]) -> None:
+    """Warn of files that are left out."""
+    if files:
+        more = ", ..." if len(files) > 1 else ""
+        warn(f"{folder}: {len(files)} {what}: {files[0]}{more}")
 
 
 def _images_under(folder: Path) -> list[Path]:
@@ -178,14 +192,16 @@ def _class_folders(folder: Path) -> list[Path]:
 
 
 def _labelled(folder: Path, classes: list[str]) -> Labelled:
-    """Every image under `folder` with its label."""
-    labelled = []
+    """Every image under `folder` with its label, with a warning of what is left out."""
+    labelled, others = [], []
     for each in _class_folders(folder):
         if each.name not in classes:
             raise InputError(
                 f"{each} is a class that train/ lacks: add its images there, or remove it"
             )
-        images = _images_under(each)
+        files = _files_under(each)
+        images = [file for file in files if _is_image(file)]
+        others += [file for file in files if not _is_image(file)]
         if not images:
             raise InputError(
                 f"{each} holds no images ({' '.join(SUFFIXES)}): add some or remove it"
@@ -193,6 +209,9 @@ def _labelled(folder: Path, classes: list[str]) -> Labelled:
         labelled += [(image, classes.index(each.name)) for image in images]
     if not labelled:
         raise InputError(f"{folder} has no class folders with images")
+    _tell_others(folder, NO_IMAGES, others)
+    loose = [file for file in sorted(folder.iterdir()) if file.is_file() and _is_image(file)]
+    _tell_others(folder, "images beside the class folders", loose)
     return labelled
 
 
@@ -207,7 +226,7 @@ def read_class_folders(
         size: height and width in pixels.
 
     Raises:
-        InputError: an image that does not decode.
+        InputError: images that do not decode, all of them.
     """
     splits = [_read_labelled(part, size) for part in labelled]
     if len(splits) == 1:
@@ -222,7 +241,22 @@ def read_class_folders(
 
 def _read_labelled(labelled: Labelled, size: tuple[int, int]) -> Split:
     images = np.empty((len(labelled), *size, 3), np.uint8)
+    damaged = []
+    told = time.monotonic()
     with ThreadPoolExecutor() as pool:  # PIL decodes outside the interpreter lock
-        for row, image in enumerate(pool.map(lambda pair: read_image(pair[0], size), labelled)):
-            images[row] = image
+        found = pool.map(lambda pair: _image_or_reason(pair[0], size), labelled)
+        for row, image in enumerate(found):
+            if isinstance(image, str):
+                damaged.append(f"{labelled[row][0]} ({image})")
+            else:
+                images[row] = image
+            if time.monotonic() - told > PROGRESS_SECONDS:
+                told = time.monotonic()
+                say(f"{row + 1} of {len(labelled)} images are read")
+    if damaged:
+        more = f", and {len(damaged) - SHOWN} more" if len(damaged) > SHOWN else ""
+        files = f"{len(damaged)} files do" if len(damaged) > 1 else "a file does"
+        raise InputError(
+            f"{files} not decode as images: {', '.join(damaged[:SHOWN])}{more}: replace or remove"
+        )
     return Split(images, np.array([label for _, label in labelled], np.int32))

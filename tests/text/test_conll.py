@@ -57,6 +57,15 @@ def test_numbers_of_tokens_are_no_tokens_and_comments_no_rows():
     assert read("1 O\n2 B\n")[0].text == "1 2"
 
 
+def test_rows_of_several_words_and_of_unwritten_ones_are_no_tokens():
+    rows = ["1-2\tau\t_", "1\tà\tO", "2\tle\tO", "2.1\tx\t_", "3\tvin\tB", "", "1\tBon\tO"]
+    content = "\n".join(rows)
+    assert looks_like_columns(content)
+    assert read(content) == (Sentence("1", "à le vin", (Span(5, 8),)), Sentence("2", "Bon"))
+    # Where the first column numbers nothing they are tokens.
+    assert read("2-3 X O\n8.1 X B\n")[0].text == "2-3 8.1"
+
+
 def test_the_first_column_of_tags_is_taken():
     assert read("a B O\nb O B\n")[0].spans == (Span(0, 1),)
     assert read("a X O\nb O B\n")[0].spans == (Span(2, 3),)

@@ -22,7 +22,7 @@ XML = (
     '<s><sentence id="1"><text>The wine list</text><aspectTerms><aspectTerm term="wine list" '
     'from="4" to="13"/></aspectTerms></sentence><sentence id="2"><text>Good</text></sentence></s>'
 )
-JSON = '{"text": "The wine list", "terms": [[4, 13]]}\n\n{"text": "Good", "id": "2"}\n'
+JSON = '{"text": "The wine list", "terms": [[4, 13]]}\n\n{"text": "Good", "terms": [], "id": "2"}\n'
 COLUMNS = "The O\nwine B\nlist I\n\nGood O\n"
 
 
@@ -99,6 +99,16 @@ def test_json_lines(tmp_path):
         f"{path}, line 3, sentence 3: no term can be at 2 to 2 of 4 characters: skipped",
         f"{path}: 1 terms moved, 2 skipped",
     ]
+
+
+def test_json_lines_of_which_some_have_no_terms_are_told(tmp_path):
+    lines: list[str] = []
+    path = put(tmp_path / "a.jsonl", '{"text": "a", "terms": [[0, 1]]}\n{"text": "b"}\n')
+    assert len(read(path, log=lines.append).sentences) == 2
+    assert lines == [
+        f'{path}: 1 of 2 sentences, the first in line 2, have no "terms" and are taken to have none'
+    ]
+    read(put(tmp_path / "b.jsonl", '{"text": "a"}\n{"text": "b"}\n'), log=silent)
 
 
 def test_merge_repeated(tmp_path):

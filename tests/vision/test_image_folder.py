@@ -199,8 +199,29 @@ def test_undecodable_image_in_a_class_folder_is_named(tmp_path):
         for name in ("cat", "dog"):
             save(tmp_path / part / name / "a.png", noise(4, 4))
     (tmp_path / "train/dog/broken.jpg").write_bytes(b"\xff\xd8 no more")
-    with pytest.raises(InputError, match=r"train/dog/broken\.jpg does not decode"):
+    with pytest.raises(InputError, match=r"a file does not .*train/dog/broken\.jpg \(.*replace"):
         image_folder.find(tmp_path, no_log).read()
+
+
+def test_all_damaged_images_are_told_at_once(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(image_folder, "SHOWN", 2)
+    monkeypatch.setattr(image_folder, "PROGRESS_SECONDS", 0.0)
+    for name in ("cat", "dog"):
+        save(tmp_path / name / "a.png", noise(4, 4))
+        for broken in ("b.png", "c.png"):
+            (tmp_path / name / broken).touch()
+        (tmp_path / name / "notes.txt").touch()
+    (tmp_path / "loose.png").touch()
+    source = image_folder.find(tmp_path, lambda line: None)
+    told = capsys.readouterr().err
+    assert f"{tmp_path}: 1 images beside the class folders: {tmp_path}/loose.png" in told
+    assert f"{tmp_path}: 2 files that are no .png" in told and "cat/notes.txt, ..." in told
+    message = (
+        r"4 files do not decode as images: .*cat/b.png \(.*cat/c.png \(.*, and 2 more: replace"
+    )
+    with pytest.raises(InputError, match=message):
+        source.read()
+    assert "6 of 6 images are read" in capsys.readouterr().out
 
 
 def png_claiming(side):
@@ -241,6 +262,9 @@ def test_colour_models_and_animations(tmp_path):
     Image.new("F", (32, 32), 0.5).save(tmp_path / "float.tif")
     with pytest.raises(InputError, match="floating-point"):
         read_image(tmp_path / "float.tif")
+    Image.new("I", (32, 32), 200).save(tmp_path / "long.tif")
+    with pytest.raises(InputError, match="integers of 32 bits of no known range"):
+        read_image(tmp_path / "long.tif")
 
 
 def test_a_class_name_that_no_page_can_show_is_refused(tmp_path):

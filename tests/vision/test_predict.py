@@ -81,6 +81,15 @@ def test_eval_prints_every_class(run, capsys):
     assert lines[-1].startswith("test accuracy 0.")
 
 
+def test_eval_tells_how_classes_differ(run, tmp_path):
+    for name in ("0", "x"):
+        (tmp_path / name).mkdir()
+        for row in range(5):
+            Image.new("RGB", (32, 32)).save(tmp_path / name / f"{row}.png")
+    with pytest.raises(InputError, match="it lacks 1, 2, 3, 4, 5, ... and also has x$"):
+        launch({"dataset": "folder", "data_dir": str(tmp_path)}, mode="eval", run=[str(run)])
+
+
 def test_predictions_are_the_logits_of_the_files(run, tmp_path, capsys):
     test = datasets.load("digits").test
     for i in range(6):
