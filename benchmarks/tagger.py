@@ -68,14 +68,14 @@ def compare(
                 np.testing.assert_allclose(loss, side.call("loss"), rtol=tolerance)
             for side in more.values():
                 np.testing.assert_allclose(loss, side.call("loss"), rtol=TOLERANCES[precision])
-            return [time_row(name, {"athanor": ours, **more}, theirs) for name in OPERATIONS]
+            sides = {"athanor": ours, **theirs, **more}
+            return [time_row(name, sides, [ours, *more.values()]) for name in OPERATIONS]
 
 
-def time_row(operation: str, compiled: dict[str, Side], others: dict[str, Side]) -> Row:
-    """The seconds of an operation of each side, of the compiled ones without compilation."""
-    for side in compiled.values():
+def time_row(operation: str, sides: dict[str, Side], compiled: list[Side]) -> Row:
+    """The seconds of an operation of each side, without compilation."""
+    for side in compiled:
         side.timer(operation)(1)
-    sides = compiled | others
     return Row(operation, time_operation(sides, operation, rounds=3, slow_seconds=SLOW_SECONDS))
 
 
