@@ -38,7 +38,7 @@ LEAST_CHANNELS = 32
 # Numbers of a kernel from which on strided convolutions in float32 are slower than products.
 BIG_KERNEL = 2**19
 SAME = ((1, 1), (1, 1))  # the padding that keeps a 3x3 kernel's map
-# On smaller maps in float32 XLA's kernel gradients are as fast as those by matrix products.
+# On smaller maps in float32 XLA's kernel gradients of few channels are as fast as products.
 LARGE_MAP = 15
 
 
@@ -75,10 +75,9 @@ conv1x1.defvjp(
 def conv3x3_direct(x: Array, kernel: Array, padding: int) -> Array:
     """The 3x3 convolution with stride 1: [B, H, W, C] -> [B, H + 2 p - 2, W + 2 p - 2, K].
 
-    `padding`, p, is 0 or 1. Only the kernel's gradient is not a convolution of XLA's, whose own
-    takes up to four times what its forward pass takes: of 3 to 64 channels on 32x32 maps 23 ms
-    instead of 13, of 32 to 64 on 15x15 maps 32 instead of 18; but of 16 to 16 there 4 instead of 8
-    (B 128, two cores of a Xeon).
+    `padding`, p, is 0 or 1. Only the kernel's gradient is not a convolution of XLA's, which takes,
+    in float32, of 3 to 64 channels on 32x32 maps 14 ms instead of 9, of 32 to 64 on 15x15 maps 17
+    instead of 10; but of 16 to 16 there 1.7 instead of 2.6 (B 128, two cores of a Xeon with AMX).
     """
     return conv_nhwc(x, kernel, 1, ((padding, padding),) * 2)
 
@@ -124,11 +123,14 @@ def swapped(kernel: Array) -> Array:
 def by_winograd(x: Array, kernel: Array) -> bool:
     """Whether that is the faster way to `conv3x3_direct`'s kernel gradient: with tiles of 4 x 4.
 
-    In bfloat16, of 64 channels on 32x32 maps (B 128), it takes two cores of an EPYC without AMX
-    13 ms, by matrix products 20, two of a Xeon with AMX 31 and 46; of 128 channels on 16x16 maps
-    the Xeon 21 and 27; of 512 channels on 4x4 maps 17 and 13, 27 and 20. In float32, of 24 to
-    64 channels on 32x32 maps (two cores of a Xeon without AMX), 41 ms, by matrix products 69, by
-    XLA's convolution 142; of 16 to 32 channels 23, 30 and 46.
+    B 128, two cores of a Xeon with AMX, in ms, by Winograd's method and by a product:
+
+                                   bfloat16        float32
+        64 channels, 32x32         31 and 41       33 and 76
+        128 channels, 16x16        23 and 28       21 and 52
+        24 to 64, 32x32            21 and 26       26 and 39
+        16 to 32, 32x32            21 and 19       16 and 22
+        512 channels, 4x4          25 and 13       23 and 38, by tiles of 2 x 2
     """
     least = LEAST_CHANNELS // 2 if x.dtype == jnp.float32 else LEAST_CHANNELS
     return tile_size(x) == 4 and min(kernel.shape[2:]) >= least
