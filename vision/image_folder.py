@@ -255,8 +255,6 @@ def _read_labelled(labelled: Labelled, size: tuple[int, int]) -> Split:
                 say(f"{row + 1} of {len(labelled)} images are read")
     if damaged:
         more = f", and {len(damaged) - SHOWN} more" if len(damaged) > SHOWN else ""
-        files = f"{len(damaged)} files do" if len(damaged) > 1 else "a file does"
-        raise InputError(
-            f"{files} not decode as images: {', '.join(damaged[:SHOWN])}{more}: replace or remove"
-        )
+        files = f"{len(damaged)} files do not decode as images"
+        raise InputError(f"{files}: {', '.join(damaged[:SHOWN])}{more}: replace or remove them")
     return Split(images, np.array([label for _, label in labelled], np.int32))

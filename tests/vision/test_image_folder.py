@@ -199,7 +199,7 @@ def test_undecodable_image_in_a_class_folder_is_named(tmp_path):
         for name in ("cat", "dog"):
             save(tmp_path / part / name / "a.png", noise(4, 4))
     (tmp_path / "train/dog/broken.jpg").write_bytes(b"\xff\xd8 no more")
-    with pytest.raises(InputError, match=r"a file does not .*train/dog/broken\.jpg \(.*replace"):
+    with pytest.raises(InputError, match=r"1 files do not .*train/dog/broken\.jpg \(.*replace"):
         image_folder.find(tmp_path, no_log).read()
 
 
