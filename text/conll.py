@@ -79,9 +79,10 @@ def parse(content: str, name: str, log: Log, columns: str | None = None) -> Read
             )
     for line, fields in rows:
         if not _TAG.fullmatch(fields[tag_column]):
+            header = ", delete it if it is a header" if line == rows[0].line else ""
             raise InputError(
                 f"{name}, line {line}: {fields[tag_column]!r} is no tag such as O, B or I-ASP: "
-                f"correct it, or {remedy}"
+                f"correct it{header}, or {remedy}"
             )
         if not fields[token_column]:
             raise InputError(f"{name}, line {line}: the token is missing")
@@ -174,14 +175,18 @@ def _best_tag_column(rows: Sequence[Row], token_column: int = 0) -> tuple[int, i
 
 
 def _find_tags(rows: Sequence[Row], name: str, token_column: int) -> int:
-    """The column of the tags; the first row that has none there is for the caller to report."""
+    """The column of the tags; a row that has none there is for the caller to report."""
     column, count = _best_tag_column(rows, token_column)
-    if not count:
-        raise InputError(
-            f"{name}, line {rows[0].line}: no column after the tokens' holds tags such as O, B or "
-            "I-ASP: name the columns, from 0, as in --columns=0,2, or delete a header line"
-        )
-    return column
+    if count:
+        return column
+    for column in range(token_column + 1, len(rows[0].fields)):
+        tagged = sum(bool(_TAG.fullmatch(row.fields[column])) for row in rows)
+        if 2 * tagged > len(rows):  # the first row alone is wrong
+            return column
+    raise InputError(
+        f"{name}, line {rows[0].line}: no column after the tokens' holds tags such as O, B or "
+        "I-ASP: name the columns, from 0, as in --columns=0,2, or delete a header line"
+    )
 
 
 def _is_by_character(tokens: Sequence[str]) -> bool:

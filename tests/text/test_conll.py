@@ -66,6 +66,15 @@ def test_rows_of_several_words_and_of_unwritten_ones_are_no_tokens():
     assert read("2-3 X O\n8.1 X B\n")[0].text == "2-3 8.1"
 
 
+def test_a_wrong_tag_in_the_first_row_is_named():
+    with pytest.raises(InputError, match="line 1: 'X-FOO' is no tag .* if it is a header, or name"):
+        read("a X-FOO\nb O\nc B\n")
+    with pytest.raises(InputError, match="line 1: 'tag' is no tag such as .*: correct it, delete"):
+        read("token pos tag\na NN O\nb NN B\n")
+    with pytest.raises(InputError, match="line 1: no column after the tokens' holds tags"):
+        read("a NN\nb VB\n")
+
+
 def test_the_first_column_of_tags_is_taken():
     assert read("a B O\nb O B\n")[0].spans == (Span(0, 1),)
     assert read("a X O\nb O B\n")[0].spans == (Span(2, 3),)
