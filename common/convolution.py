@@ -156,6 +156,7 @@ def conv3x3_strided(x: Array, kernel: Array) -> Array:
 
 
 def is_big(kernel: Array) -> bool:
+    """Whether `conv3x3_strided` takes products for it, and XLA's own gradient of the input."""
     return kernel.dtype == jnp.float32 and kernel.size >= BIG_KERNEL
 
 

@@ -40,7 +40,7 @@ class StackedSteps:
         self,
         state: TrainState,
         steps: Sequence[Sequence[Rows]],
-        tell_compiling: Callable[[], None] = lambda: None,
+        tell_compiling: Callable[[], None],
     ) -> tuple[TrainState, Any]:
         """Make steps.
 

@@ -113,11 +113,10 @@ def find_images(path: str | Path) -> list[Path]:
     if not path.is_dir():
         what = "is no regular file" if path.exists() else "does not exist"
         raise InputError(f"{path} {what}: give an image file or a folder of images")
-    files = _files_under(path)
-    images = [file for file in files if _is_image(file)]
+    images, others = _images_and_others(path)
     if not images:
         raise InputError(f"{path} holds no images ({' '.join(SUFFIXES)})")
-    _tell_others(path, NO_IMAGES, [file for file in files if not _is_image(file)])
+    _tell_others(path, NO_IMAGES, others)
     return images
 
 
@@ -128,8 +127,10 @@ def _tell_others(folder: Path, what: str, files: list[Path]) -> None:
         warn(f"{folder}: {len(files)} {what}: {files[0]}{more}")
 
 
-def _images_under(folder: Path) -> list[Path]:
-    return [file for file in _files_under(folder) if _is_image(file)]
+def _images_and_others(folder: Path) -> tuple[list[Path], list[Path]]:
+    """The files under `folder`: those that are images by their names, and the rest."""
+    files = _files_under(folder)
+    return [f for f in files if _is_image(f)], [f for f in files if not _is_image(f)]
 
 
 def _is_image(file: Path) -> bool:
@@ -158,7 +159,7 @@ def find(path: Path, log: Callable[[str], None]) -> Source | None:
     if len(parts) == 1:
         lacking = "test" if parts[0].name == "train" else "train"
         raise InputError(f"{path} has {parts[0].name}/ but no {lacking}/: add it")
-    if not parts and not any(_images_under(folder) for folder in _class_folders(path)):
+    if not parts and not any(_images_and_others(each)[0] for each in _class_folders(path)):
         return None
     classes = [folder.name for folder in _class_folders(parts[0] if parts else path)]
     if len(classes) == 1:
@@ -199,9 +200,8 @@ def _labelled(folder: Path, classes: list[str]) -> Labelled:
             raise InputError(
                 f"{each} is a class that train/ lacks: add its images there, or remove it"
             )
-        files = _files_under(each)
-        images = [file for file in files if _is_image(file)]
-        others += [file for file in files if not _is_image(file)]
+        images, rest = _images_and_others(each)
+        others += rest
         if not images:
             raise InputError(
                 f"{each} holds no images ({' '.join(SUFFIXES)}): add some or remove it"
