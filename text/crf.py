@@ -23,14 +23,15 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax import Array, lax
+from jax import Array
 
 from text.crf_params import (
     DISALLOWED,
     Allowed,
     CRFParams,
+    centred,
     expect,
+    expect_count,
     finite_or_disallowed,
     prepare,
     prepare_params,
@@ -39,10 +40,9 @@ from text.crf_params import (
 from text.crf_recursion import (
     best,
     best_path_parallel,
-    forward,
     forward_parallel,
     goes_parallel,
-    log_sum,
+    log_total,
 )
 from text.crf_viterbi import best_paths, forward_best, ranked
 
@@ -90,7 +90,7 @@ def log_partition(
     Returns:
         float32 [B]; minus infinity where no path is allowed.
     """
-    return _log_partition(*prepare(params, emissions, lengths, allowed), lengths, method)
+    return log_total(*prepare(params, emissions, lengths, allowed), lengths, method)
 
 
 def loss(
@@ -155,9 +155,9 @@ def log_probability_of(
     """
     params, emissions = prepare(params, emissions, lengths, allowed)
     expect("possible", possible, emissions.shape, jnp.bool_)
-    emissions = _centred(emissions)
+    emissions = centred(emissions)
     part = jnp.where(possible, emissions, DISALLOWED)
-    totals = [_log_partition(params, e, lengths, method) for e in (part, emissions)]
+    totals = [log_total(params, e, lengths, method) for e in (part, emissions)]
     return -_surprisal(*totals)
 
 
@@ -182,7 +182,7 @@ def marginals(
         throughout a sentence that has no allowed path.
     """
     params, emissions = prepare(params, emissions, lengths, allowed)
-    return jax.grad(lambda e: _log_partition(params, e, lengths, method).sum())(emissions)
+    return jax.grad(lambda e: log_total(params, e, lengths, method).sum())(emissions)
 
 
 def decode(
@@ -231,11 +231,7 @@ def decode_nbest(
         [B, n]. Where there are fewer than n paths the rest have tags 0 and score minus
         infinity; a sentence of length 0 has one path.
     """
-    if not isinstance(n, int | np.integer) or isinstance(n, bool) or n < 1:
-        raise ValueError(
-            f"n: expected a whole number of at least 1, got {n!r} (under jit, n is static: "
-            'jax.jit(decode_nbest, static_argnames="n"))'
-        )
+    expect_count(n, "decode_nbest")
     params = prepare_params(params, emissions, lengths, allowed)
     return _decode(params, emissions, lengths, int(n), "scan")
 
@@ -258,16 +254,6 @@ def _score(params: CRFParams, emissions: Array, tags: Array, lengths: Array) -> 
         return total * jnp.where(in_range, 1.0, jnp.nan)  # so are its gradients
 
     return reachable_or_infinite(jax.vmap(score_one)(emissions, tags, lengths))
-
-
-def _log_partition(params: CRFParams, emissions: Array, lengths: Array, method: str) -> Array:
-    """`log_partition` after `prepare`."""
-    if goes_parallel(method, emissions):
-        last, offset, _ = forward_parallel(log_sum, params, emissions, lengths)
-    else:
-        last, offset = forward(params, emissions, lengths)
-    totals = log_sum(last + params.end[:, None]) + offset
-    return jnp.where(lengths > 0, reachable_or_infinite(totals), 0.0)
 
 
 def _decode(
@@ -296,12 +282,6 @@ def _decode(
     return tags.transpose(2, 1, 0), scores.T
 
 
-def _centred(emissions: Array) -> Array:
-    """The best tag of each step at 0, which changes no probability and spares digits."""
-    top = lax.stop_gradient(emissions.max(axis=-1, keepdims=True))
-    return emissions - jnp.where(jnp.isfinite(reachable_or_infinite(top)), top, 0.0)
-
-
 def _surprisal(part: Array, whole: Array) -> Array:
     """-log of the fraction that exp(part) is of exp(whole); rounding never makes it negative."""
     return jnp.where(part == -jnp.inf, jnp.inf, jnp.maximum(whole - part, 0.0))
@@ -311,6 +291,6 @@ def _tags_surprisal(
     params: CRFParams, emissions: Array, tags: Array, lengths: Array, method: str
 ) -> Array:
     """`loss` after `prepare`."""
-    emissions = _centred(emissions)
+    emissions = centred(emissions)
     part = _score(params, emissions, tags, lengths)
-    return _surprisal(part, _log_partition(params, emissions, lengths, method))
+    return _surprisal(part, log_total(params, emissions, lengths, method))

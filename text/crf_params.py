@@ -3,7 +3,8 @@
 from typing import Any, NamedTuple, TypeAlias
 
 import jax.numpy as jnp
-from jax import Array
+import numpy as np
+from jax import Array, lax
 
 # Stands for minus infinity, whose differences would be NaN. Far below any real path (1e4 a
 # step for 5,000 steps is 5e7), yet 1e8 steps of it still fit in float32.
@@ -40,6 +41,15 @@ def expect(name: str, array: Any, shape: tuple[int, ...], kind: Any) -> None:
     if array.shape != shape or not jnp.issubdtype(array.dtype, kind):
         raise ValueError(
             f"{name}: expected {kind.__name__} {list(shape)}, got {array.dtype} {list(array.shape)}"
+        )
+
+
+def expect_count(n: Any, function: str) -> None:
+    """ValueError unless `n`, how many paths `function` is to give, is a whole number above 0."""
+    if not isinstance(n, int | np.integer) or isinstance(n, bool) or n < 1:
+        raise ValueError(
+            f"n: expected a whole number of at least 1, got {n!r} (under jit, n is static: "
+            f'jax.jit({function}, static_argnames="n"))'
         )
 
 
@@ -81,6 +91,12 @@ def prepare(
     real = jnp.arange(emissions.shape[1])[None, :, None] < lengths[:, None, None]
     emissions = jnp.where(real, emissions.astype(jnp.float32), 0.0)
     return params, jnp.maximum(emissions, DISALLOWED)
+
+
+def centred(emissions: Array) -> Array:
+    """The best tag of each step at 0, which changes no probability and spares digits."""
+    top = lax.stop_gradient(emissions.max(axis=-1, keepdims=True))
+    return emissions - jnp.where(jnp.isfinite(reachable_or_infinite(top)), top, 0.0)
 
 
 def finite_or_disallowed(scores: Array) -> Array:

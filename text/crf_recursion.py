@@ -12,14 +12,14 @@ steps, costs the parallel way a nat, at each of 80 steps 0.03, and scored 10 abo
 """
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
 from common.parallel import default_is_cpu
-from text.crf_params import DISALLOWED, CRFParams
+from text.crf_params import DISALLOWED, CRFParams, reachable_or_infinite
 from text.crf_viterbi import largest
 
 Reduce: TypeAlias = Callable[[Array], Array]
@@ -61,23 +61,37 @@ def best(candidates: Array) -> Array:
     return largest(candidates)[0]
 
 
-def forward(params: CRFParams, emissions: Array, lengths: Array) -> tuple[Array, Array]:
+def log_total(params: CRFParams, emissions: Array, lengths: Array, method: str) -> Array:
+    """`log_partition` of `text.crf`, after `prepare`."""
+    if goes_parallel(method, emissions):
+        last, offset, _ = forward_parallel(log_sum, params, emissions, lengths)
+    else:
+        last, offset, _ = forward(params, emissions, lengths)
+    totals = log_sum(last + params.end[:, None]) + offset
+    return jnp.where(lengths > 0, reachable_or_infinite(totals), 0.0)
+
+
+def forward(
+    params: CRFParams, emissions: Array, lengths: Array, keep: bool = False
+) -> tuple[Array, Array, Any]:
     """The forward algorithm: the log of the summed paths that end in each tag, step by step.
 
     Args:
         params: float32, finite.
         emissions: float32 [B, T, K], finite in the padding too.
         lengths: [B].
+        keep: whether to keep the scores of every step.
 
     Returns:
-        float32 [K, B] at the last real step, and what is to be added to it, [B].
+        float32 [K, B] at the last real step, and what is to be added to it, [B]; and if kept the
+        former at every step, [T, K, B], each relative to a number of its own, else None.
     """
     B, T, K = emissions.shape
 
     # Going back computes a step again from what came before it, since the [K, K, B] of every
     # step would otherwise be stored: three times as fast at 13 tags.
     @jax.checkpoint
-    def step(before: Array, now: tuple[Array, Array]) -> tuple[Array, Array]:
+    def step(before: Array, now: tuple[Array, Array]) -> tuple[Array, tuple[Array, Any]]:
         t, emission = now  # emission: [K, B]
         moves = before[:, None] + params.transitions[:, :, None]  # [K, K, B]
         # Without the barrier XLA makes the exponentials again and again for a gradient of the
@@ -87,11 +101,12 @@ def forward(params: CRFParams, emissions: Array, lengths: Array) -> tuple[Array,
         after = jnp.where(t == 0, params.start[:, None], arrived) + emission
         top = lax.stop_gradient(after.max(axis=0))
         real = t < lengths
-        return jnp.where(real[None], after - top[None], before), jnp.where(real, top, 0.0)
+        held = jnp.where(real[None], after - top[None], before)
+        return held, (jnp.where(real, top, 0.0), held if keep else None)
 
     steps = (jnp.arange(T), emissions.transpose(1, 2, 0))
-    last, tops = lax.scan(step, jnp.zeros((K, B), jnp.float32), steps)
-    return last, tops.sum(axis=0)
+    last, (tops, kept) = lax.scan(step, jnp.zeros((K, B), jnp.float32), steps)
+    return last, tops.sum(axis=0), kept
 
 
 def forward_parallel(
