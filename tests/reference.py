@@ -10,8 +10,8 @@ import numpy as np
 class Crf(NamedTuple):
     """A linear-chain CRF and one sentence: transitions [K, K], start [K], end [K], e [T, K].
 
-    What is not allowed scores minus infinity. Except for `crf_forward`, every tag sequence is
-    written out.
+    What is not allowed scores minus infinity. Except for `crf_forward` and
+    `crf_forward_entropy`, every tag sequence is written out.
     """
 
     transitions: np.ndarray
@@ -59,14 +59,52 @@ def crf_log_partition(crf: Crf, possible: np.ndarray | None = None) -> float:
     return float(log_sum(np.array(kept)))
 
 
+def crf_probabilities(crf: Crf) -> dict[tuple[int, ...], float]:
+    """The probability of every path."""
+    paths = crf_paths(crf)
+    whole = log_sum(np.array([score for score, _ in paths]))
+    return {tags: float(np.exp(score - whole)) for score, tags in paths}
+
+
 def crf_marginals(crf: Crf) -> np.ndarray:
     """The probability [T, K] of each tag at each step, 0 if there is no path."""
     found = np.zeros_like(crf.emissions, dtype=np.float64)
-    paths = crf_paths(crf)
-    whole = log_sum(np.array([score for score, _ in paths]))
-    for score, tags in paths:
-        found[np.arange(len(tags)), list(tags)] += np.exp(score - whole)
+    for tags, probability in crf_probabilities(crf).items():
+        found[np.arange(len(tags)), list(tags)] += probability
     return found
+
+
+def crf_pair_marginals(crf: Crf) -> np.ndarray:
+    """The probability [T - 1, K, K] of each pair of tags at each step and the next."""
+    T, K = crf.emissions.shape
+    found = np.zeros((max(T - 1, 0), K, K))
+    for tags, probability in crf_probabilities(crf).items():
+        found[np.arange(T - 1), list(tags[:-1]), list(tags[1:])] += probability
+    return found
+
+
+def crf_entropy(crf: Crf) -> float:
+    """The entropy of the paths in nats, 0 if there is none."""
+    chances = np.array(list(crf_probabilities(crf).values()))
+    chances = chances[chances > 0]
+    return float(-(chances * np.log(chances)).sum())
+
+
+def crf_forward_entropy(crf: Crf) -> float:
+    """The entropy for sentences too long to enumerate: each tag's entropy given the next, summed.
+
+    Hernando, Crespi and Cybenko 2005; the paths into each tag have an entropy of their own.
+    """
+    alpha, inside = crf.start + crf.emissions[0], np.zeros(len(crf.start))
+
+    def mix(moves: np.ndarray, inside: np.ndarray) -> np.ndarray:
+        logs = np.maximum(moves - log_sum(moves, axis=0), -1e300)
+        return (np.exp(logs) * (inside - logs)).sum(axis=0)
+
+    for emission in crf.emissions[1:]:
+        moves = alpha[:, None] + crf.transitions
+        alpha, inside = log_sum(moves, axis=0) + emission, mix(moves, inside[:, None])
+    return float(mix(alpha + crf.end, inside))
 
 
 def crf_forward(crf: Crf, reduce: Callable[..., np.ndarray] = log_sum) -> float:

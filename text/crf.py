@@ -16,7 +16,7 @@ outside [0, K), makes the score and the loss of its sentence not a number, and t
 steps; elsewhere that lengths lie in [0, T] is the caller's promise. Scores of minus infinity are
 legal everywhere and leave the gradients finite; what is not a number at a real step makes the loss
 and the probabilities of its sentence not a number either. Decoding takes for minus infinity what is
-not a number, and plus infinity.
+not a number, and plus infinity; so do draws.
 """
 
 from functools import partial
@@ -37,6 +37,7 @@ from text.crf_params import (
     prepare_params,
     reachable_or_infinite,
 )
+from text.crf_posterior import entropy, pair_marginals, sample
 from text.crf_recursion import (
     best,
     best_path_parallel,
@@ -45,6 +46,22 @@ from text.crf_recursion import (
     log_total,
 )
 from text.crf_viterbi import best_paths, forward_best, ranked
+
+__all__ = [
+    "Allowed",
+    "CRFParams",
+    "decode",
+    "decode_nbest",
+    "entropy",
+    "log_partition",
+    "log_probability_of",
+    "loss",
+    "marginals",
+    "pair_marginals",
+    "path_log_probability",
+    "sample",
+    "score",
+]
 
 
 def score(params: CRFParams, emissions: Array, tags: Array, lengths: Array) -> Array:
