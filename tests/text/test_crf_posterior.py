@@ -84,7 +84,7 @@ FUNCTIONS = {
 }
 
 
-@pytest.mark.parametrize("K", [1, 2, 3, 4])
+@pytest.mark.parametrize("K", [1, 3])
 def test_entropy_and_pairs_equal_enumeration(K):
     batch = make_batch(K, K)
     for allowed in choices(K):
@@ -153,7 +153,7 @@ def test_gradients(name):
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-@pytest.mark.parametrize("allowed", choices(3))
+@pytest.mark.parametrize("allowed", choices(3)[:2])
 def test_infinite_scores_and_padding_leave_gradients_finite(name, allowed):
     params, emissions, lengths = make_batch(18, 3)
     params.transitions[:, 2] = emissions[4, 2, 1] = -np.inf
@@ -256,8 +256,7 @@ def test_padding_and_batch_change_nothing():
     assert not drawn[7:].any() and not drawn[:, :, 5:].any()
 
 
-@pytest.mark.parametrize("K", [1, 3])
-@pytest.mark.parametrize("B, T", [(0, 3), (2, 0), (2, 1)])
+@pytest.mark.parametrize("B, T, K", [(0, 3, 3), (2, 0, 3), (2, 1, 3), (2, 1, 1)])
 def test_empty_batches_and_sentences_of_no_or_one_step(B, T, K):
     params, emissions, lengths = make_batch(19, K, np.full(B, T), T)
     for method in METHODS:
@@ -289,7 +288,7 @@ def standard_errors(counts, probability, n):
     return abs(counts / n - probability) / np.sqrt(probability * (1 - probability) / n)
 
 
-@pytest.mark.parametrize("K", [1, 2, 3])
+@pytest.mark.parametrize("K", [1, 3])
 def test_draws_have_the_probabilities_of_enumeration(K):
     batch, n = make_batch(K, K), 20_000
     for allowed in choices(K)[: 1 if K == 1 else 3]:
@@ -343,7 +342,7 @@ def test_draws_are_legal_whatever_the_scores(seed):
 
 def test_no_place_is_that_of_a_tag_without_weight():
     """Sums of many weights are rounded so that they may differ before and after such a tag."""
-    rng, K, B = np.random.default_rng(0), 301, 400
+    rng, K, B = np.random.default_rng(0), 301, 100
     weights = (rng.random((K, B)) * (rng.random((K, B)) < 0.3)).astype(np.float32)
     weights[[0, -1]], weights[1] = 0, 1
     weights /= weights.sum(axis=0)
@@ -429,10 +428,9 @@ def test_bfloat16_and_x64_programs_compute_in_float32():
             close(wide, expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("kind", [np.int8, np.uint8])
-def test_narrow_integers_are_lengths(kind):
+def test_narrow_integers_are_lengths():
     params, emissions, lengths = make_batch(4, 3, np.array([120, 0, 3]), 300)
-    narrow = lengths.astype(kind)
+    narrow = lengths.astype(np.int8)  # 300 steps are more than it holds
     for function in (entropy, pair_marginals, partial(sample, key=KEY, n=2)):
         found = function(params, emissions, narrow)
         np.testing.assert_array_equal(found, function(params, emissions, lengths))
