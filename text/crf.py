@@ -14,9 +14,9 @@ and computes in float32 whatever the emissions are; a path that scores less than
 impossible. Shapes are checked when tracing. A length outside [0, T], or at a real step a tag
 outside [0, K), makes the score and the loss of its sentence not a number, and the gradients of its
 steps; elsewhere that lengths lie in [0, T] is the caller's promise. Scores of minus infinity are
-legal everywhere and leave the gradients finite; what is not a number at a real step makes the loss
-and the probabilities of its sentence not a number either. Decoding takes for minus infinity what is
-not a number, and plus infinity; so do draws.
+legal everywhere and leave the gradients finite; what is not a number at a real step makes the loss,
+the probabilities and the entropy of its sentence not a number either. Decoding takes for minus
+infinity what is not a number, and plus infinity; so do draws.
 """
 
 from functools import partial

@@ -56,7 +56,7 @@ def sentences(params, emissions, lengths, allowed=None):
 
 def choices(K):
     """No constraint, and two that leave about half of the moves."""
-    return make_allowed(K), make_allowed(K, 4, 0.5), make_allowed(K, 5, 0.5)
+    return make_allowed(K), make_allowed(K, 2, 0.5), make_allowed(K, 3, 0.5)
 
 
 def check_pairs(found, oracle):
@@ -146,8 +146,9 @@ def test_no_path_is_allowed(name):
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_gradients(name):
-    params, emissions, lengths = make_batch(9, 2, np.array([3, 0, 2]), 3)
-    function = partial(FUNCTIONS[name], lengths=lengths)
+    params, emissions, lengths = make_batch(9, 3, np.array([3, 0, 2]), 3)
+    emissions[0, 1, 2] = -np.inf
+    function = partial(FUNCTIONS[name], lengths=lengths, allowed=choices(3)[1])
     args = params, np.nan_to_num(emissions)
     check_grads(function, args, order=1, modes=["rev"], atol=1e-2, rtol=1e-2)
 
@@ -283,6 +284,25 @@ def test_what_is_no_number_at_a_real_step_makes_its_sentence_none():
     assert pairs[2].all() and pairs[4, :3].all()
 
 
+def test_parameters_that_are_no_number_spare_sentences_without_them():
+    """A transition is none of a sentence of one step, and an end of one without steps."""
+    params, emissions, lengths = make_batch(25, 3)
+    for name, spared in {"transitions": lengths < 2, "end": lengths < 1}.items():
+        bad = params._replace(**{name: np.full_like(getattr(params, name), np.nan)})
+        for method in METHODS:
+            found = np.isnan(entropy(bad, emissions, lengths, method=method))
+            np.testing.assert_array_equal(found, ~spared)
+        pairs = np.isnan(pair_marginals(bad, emissions, lengths)).any(axis=(1, 2, 3))
+        np.testing.assert_array_equal(pairs, lengths > 1)
+
+
+def test_unlikely_tags_are_not_drawn_more_often_than_they_should():
+    """The lowest place of 2**23 is none of the first tag's, whose probability is 1e-35."""
+    weights = np.float32([1e-35, 0.5, 0.5])[:, None, None]
+    assert tag_at(np.float32([[2**-23]]), weights) == 1
+    assert tag_at(np.float32([[1.0]]), weights[::-1]) == 1
+
+
 def standard_errors(counts, probability, n):
     """By how many standard errors counts of n draws differ from a probability."""
     return abs(counts / n - probability) / np.sqrt(probability * (1 - probability) / n)
@@ -347,11 +367,11 @@ def test_no_place_is_that_of_a_tag_without_weight():
     weights[[0, -1]], weights[1] = 0, 1
     weights /= weights.sum(axis=0)
     sums = jnp.cumsum(weights, axis=0)
-    places = np.minimum(sums / sums.max(axis=0)[None], np.nextafter(np.float32(1), np.float32(0)))
+    places = np.maximum(sums / sums.max(axis=0)[None], np.float32(2**-24))
     tags = jax.jit(tag_at)(places, np.broadcast_to(weights[:, None], (K, K, B)))
     assert (np.take_along_axis(weights, np.asarray(tags), axis=0) > 0).all()
-    assert (tags[0] == 1).all()  # the place 0
-    places = np.float32([[0.0], [0.49], [0.5], [0.99]])
+    assert (tags[0] == 1).all()  # the lowest place
+    places = np.float32([[0.01], [0.5], [0.51], [1.0]])
     weights = np.float32([0, 0.5, 0, 0.375, 0.125])[:, None, None]
     exact = tag_at(places, np.broadcast_to(weights, (5, 4, 1)))
     np.testing.assert_array_equal(exact, [[1], [1], [3], [4]])
@@ -450,7 +470,8 @@ GOOD = dict(zip(("params", "emissions", "lengths"), make_batch(20, 3), strict=Tr
         ("sample", {"key": KEY, "n": 0}, "n: expected a whole number of at least 1, got 0"),
         ("sample", {"key": KEY, "n": 2.5}, r"got 2.5 .*jit\(sample, static_argnames"),
         ("sample", {"key": KEY, "n": True}, "n: expected a whole number of at least 1, got True"),
-        ("sample", {"key": jax.random.split(KEY, 7)}, "a single key"),
+        ("sample", {"key": jax.random.split(KEY, 7)}, r"one key for the whole batch.*\[7\]"),
+        ("sample", {"key": 5}, "expected one key .*, got int"),
     ],
 )
 def test_wrong_shapes_are_named_when_tracing(function, wrong, message):
