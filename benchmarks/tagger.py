@@ -10,9 +10,10 @@ sides padding. Where a batch is large and there are two cores, a third side is o
 `--devices=2`, half of a batch on each, but not of wide layers, which take as long so. Wide ones,
 to which `--precision=auto` may give bfloat16, are timed in that too where the processor multiplies
 it, PyTorch's by autocast and, as it does by itself, in float32. A loss is compared, with PyTorch's
-in float32, before anything is timed. Ours is timed with all it does on the host, but without
-compilation. An epoch that takes more than ten seconds is timed once, PyTorch's by its first, others
-in three interleaved rounds.
+in float32, before anything is timed. Every side does each once untimed, which compiles ours; a
+first epoch of PyTorch's takes up to a quarter longer than later ones, too. Ours is timed with all
+it does on the host. What takes more than ten seconds is then timed once, other epochs and passes in
+three interleaved rounds.
 """
 
 from functools import partial
@@ -69,12 +70,12 @@ def compare(
             for side in more.values():
                 np.testing.assert_allclose(loss, side.call("loss"), rtol=TOLERANCES[precision])
             sides = {"athanor": ours, **theirs, **more}
-            return [time_row(name, sides, [ours, *more.values()]) for name in OPERATIONS]
+            return [time_row(name, sides) for name in OPERATIONS]
 
 
-def time_row(operation: str, sides: dict[str, Side], compiled: list[Side]) -> Row:
-    """The seconds of an operation of each side, without compilation."""
-    for side in compiled:
+def time_row(operation: str, sides: dict[str, Side]) -> Row:
+    """The seconds of an operation of each side, warm."""
+    for side in sides.values():
         side.timer(operation)(1)
     return Row(operation, time_operation(sides, operation, rounds=3, slow_seconds=SLOW_SECONDS))
 
