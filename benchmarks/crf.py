@@ -1,4 +1,4 @@
-"""How fast is the CRF? Loss and gradient, decoding and marginals, against two PyTorch libraries.
+"""How fast is the CRF? Loss, gradient, decoding, marginals, draws, against two PyTorch libraries.
 
     python -m benchmarks.crf
 
@@ -8,8 +8,9 @@ itself, step by step on a CPU and mostly in parallel on a GPU; a column has the 
 torch-struct gets its edge potentials made in the timed part, as a tagger would have to.
 
 Before any is timed, losses and gradients are compared with those of pytorch-crf in float64,
-the scores of best paths with pytorch-crf's, first tags and marginals with torch-struct's. A side
-that takes more than two seconds is then timed by one call, others in interleaved rounds.
+the scores of best paths with pytorch-crf's, first tags, marginals and entropies with
+torch-struct's. A side that takes more than two seconds is then timed by one call, others in
+interleaved rounds.
 """
 
 from collections.abc import Mapping
@@ -27,7 +28,9 @@ from benchmarks.sides import Side, leaves, start, time_operation
 SHAPES = (
     (64, 80, 3), (1, 80, 3), (16, 16, 3), (16, 1024, 3), (1, 16384, 3), (64, 80, 16), (16, 80, 128)
 )  # fmt: skip
-OPERATIONS = ("loss and gradient", "Viterbi", "marginals", f"{PATHS}-best")
+OPERATIONS = (
+    "loss and gradient", "Viterbi", "marginals", "entropy", f"{PATHS}-best", f"{PATHS} draws"
+)  # fmt: skip
 SLOW_SECONDS = 2.0
 OTHER_METHOD = {"cpu": "parallel", "gpu": "scan"}
 MEMORY_LIMIT = 2**30  # bytes
@@ -80,9 +83,12 @@ def check(shape: tuple[int, int, int], sides: Mapping[str, Side]) -> str:
         # [B, T - 1, next, previous]
         assert np.abs(edges[:, 0].sum(axis=1) - marginals[:, 0]).max() < 5e-3
         assert (paths[:, 0].sum(axis=1).argmax(-1) == tags[:, 0]).all()
+        entropies = sides["torch-struct"].call("entropy")
+        np.testing.assert_allclose(entropies, ours.call("entropy"), rtol=1e-3)
     for name, side in sides.items():
         if name.startswith("athanor, "):
             np.testing.assert_allclose(side.call("marginals"), marginals, atol=2e-3)
+            np.testing.assert_allclose(side.call("entropy"), ours.call("entropy"), rtol=1e-3)
             np.testing.assert_allclose(side.call("Viterbi")[1], ours.call("Viterbi")[1], rtol=1e-5)
     return "; ".join(notes)
 

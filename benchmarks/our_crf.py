@@ -37,18 +37,23 @@ def gradient(B: int, T: int, K: int, method: str) -> Callable[[], tuple]:
 
 
 def calls(B: int, T: int, K: int, method: str) -> dict[str, Callable]:
-    """All operations that go through time by this method, and with "auto" n-best."""
+    """All operations that go through time by this method, and with "auto" n-best and draws."""
     params, emissions, _, lengths = place(B, T, K)
     operations: dict[str, Callable] = {
         "Viterbi": partial(crf.decode, method=method),
         "marginals": partial(crf.marginals, method=method),
+        "entropy": partial(crf.entropy, method=method),
     }
     if method == "auto" and K <= NBEST_TAGS and T <= NBEST_LENGTH:
         operations[f"{PATHS}-best"] = partial(crf.decode_nbest, n=PATHS)
-    return {"loss and gradient": gradient(B, T, K, method)} | {
+    made = {"loss and gradient": gradient(B, T, K, method)} | {
         name: waiting(jax.jit(operation), params, emissions, lengths)
         for name, operation in operations.items()
     }
+    if method == "auto":
+        sample = jax.jit(partial(crf.sample, n=PATHS))
+        made[f"{PATHS} draws"] = waiting(sample, params, emissions, lengths, jax.random.key(0))
+    return made
 
 
 def loss(B: int, T: int, K: int, method: str) -> float:

@@ -1,4 +1,4 @@
-"""Writes docs/performance.md from what `python -m benchmarks` measured; no number is typed.
+"""Writes docs/performance*.md from what `python -m benchmarks` measured; no number is typed.
 
 python -m benchmarks.page runs/bench.json > docs/performance.md
 """
@@ -27,7 +27,8 @@ Written by `python -m benchmarks.page` from the JSON of a measurement; do not ed
 `make bench` installs the peers (requirements-bench.txt) and takes up to half an hour on two cores.
 It should have the machine for itself. In every table the ratios come first: how many times as
 much each other side took as the first one, which is ours wherever there is a peer. Numbers are
-medians; sides that share a table row were measured in turn, on the same cores.
+medians unless a question says that what is slow was timed once; sides that share a table row were
+measured in turn, on the same cores, all of them.
 """
 
 

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from common.host import cores
+from common.host import cores, has_bfloat16, has_matrix_units
 
 PACKAGES = ("jax", "flax", "torch", "pytorch-crf", "torch-struct", "numpy")
 # What a number is shown in: how many of it make a second, a byte or one; and its decimals.
@@ -53,8 +53,8 @@ Question = Mapping[str, Callable[[], Sequence[Row]]]  # what measures each table
 
 
 def machine() -> dict[str, str | float | None]:
-    """The GPU, the processor, its cores that may be used and how many were busy for a minute, the
-    system, versions that matter."""
+    """The GPU, the processor, what multiplies bfloat16 there, its cores that may be used and how
+    many were busy for a minute, the system, versions that matter."""
     versions = {}
     for package in PACKAGES:
         try:
@@ -65,12 +65,19 @@ def machine() -> dict[str, str | float | None]:
     return {
         **({"gpu": _value(gpus[0], "Model")} if gpus else {}),
         "processor": _processor(),
+        "bfloat16 by": _bfloat16_units(),
         "cores": len(cores()),
         "load": round(os.getloadavg()[0], 1),
         "system": platform.platform(),
         "python": platform.python_version(),
         **versions,
     }
+
+
+def _bfloat16_units() -> str:
+    if has_matrix_units():
+        return "AMX"
+    return "vectors" if has_bfloat16() else "nothing"
 
 
 def _processor() -> str:

@@ -5,10 +5,10 @@
 Devices are made of the CPU, in a process of their own, and share one batch: as `--devices` makes
 them where each has a core, and beyond as virtual ones with more threads, which shows what splitting
 costs, not what more hardware gives. JAX runs the programs of several devices in threads of theirs,
-those of one in place (common/host.py). Seeds
-are trained in one step under `vmap`, against a step for each. Dependent steps are counted in the
-program, and are what a long sentence costs on an accelerator that does all else at once. Losses of
-all ways are compared before they are timed.
+those of one in place (common/host.py). Seeds are trained in one step under `vmap`, against a step
+for each. Dependent steps are counted in the program, and are what a long sentence costs on an
+accelerator that does all else at once. All is in float32, and losses of all ways are compared
+before they are timed.
 """
 
 from collections.abc import Callable

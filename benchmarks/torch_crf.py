@@ -17,7 +17,8 @@ from benchmarks.torch_steps import waiting
 # torch-struct declares no constraints of its arguments, of which torch then warns every time.
 torch_struct.LinearChainCRF.arg_constraints = {}
 
-NBEST_TAGS = 3  # beyond this, torch-struct's n-best is left out: with 16 tags one call took 79 s
+# Beyond these, torch-struct's n-best and draws are left out: with 16 tags calls took 79 and 16 s.
+FEW_TAGS = 3
 
 
 def gradient(B: int, T: int, K: int, dtype: torch.dtype = torch.float32) -> Callable[[], tuple]:
@@ -95,9 +96,11 @@ def torch_struct_calls(B: int, T: int, K: int) -> dict[str, Callable]:
         "loss and gradient": loss_and_gradient,
         "Viterbi": lambda: distribution().argmax,
         "marginals": lambda: distribution().marginals,
+        "entropy": lambda: distribution().entropy,
     }
-    if K <= NBEST_TAGS:
+    if K <= FEW_TAGS:
         calls[f"{PATHS}-best"] = lambda: distribution().topk(PATHS)
+        calls[f"{PATHS} draws"] = lambda: distribution().sample((PATHS,))
     return {name: waiting(call) for name, call in calls.items()}
 
 

@@ -134,10 +134,10 @@ def sample(
 
 def _expect_key(key: Any) -> None:
     """ValueError unless `key` is one of `jax.random`, of either style."""
-    typed = jnp.issubdtype(getattr(key, "dtype", None), jax.dtypes.prng_key)
-    raw = getattr(key, "dtype", None) == jnp.uint32 and key.ndim == 1
-    if not raw and not (typed and key.ndim == 0):
-        given = f"{key.dtype} {list(key.shape)}" if hasattr(key, "dtype") else type(key).__name__
+    dtype, ndim = getattr(key, "dtype", None), getattr(key, "ndim", None)
+    typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
+    if (typed, ndim) != (True, 0) and (dtype, ndim) != (jnp.uint32, 1):
+        given = type(key).__name__ if dtype is None else f"{dtype} {list(key.shape)}"
         raise ValueError(
             f"key: expected one key for the whole batch, as jax.random.key(0) makes it, got {given}"
         )
