@@ -4,8 +4,8 @@
 
 One bidirectional LSTM, dropout, a CRF, Adam with clipping, frozen vectors (GloVe). Both sides
 train on the same sentences in the same batches, each in a process of its own; PyTorch's are cut to
-their own longest sentence and packed, ours padded to one of four widths, of which loops over time
-on a CPU make the steps to the longest sentence. Batches are of similar lengths, which spares both
+their own longest sentence and packed, ours padded to one of four widths, of wide layers six, of
+which loops over time on a CPU make the steps to the longest sentence. Batches are of similar lengths, which spares both
 sides padding. Where a batch is large and there are two cores, a third side is ours with
 `--devices=2`, half of a batch on each, but not of wide layers, which take as long so. Wide ones,
 to which `--precision=auto` may give bfloat16, are timed in that too where the processor multiplies

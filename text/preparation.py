@@ -4,7 +4,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -119,10 +119,11 @@ def prepare(
             "there: take vectors of their language, or --embeddings=random"
         )
     tables = extractor.devices.replicate(extractor.lexicon.tables(vectors))
-    beside = {"train": None, "val": splits["test"], "test": splits["val"]}
+    place = partial(Placed, vocabulary=words, tables=tables, devices=extractor.devices)
     placed = {
-        name: Placed(split, words, tables, extractor.devices, beside=beside[name])
-        for name, split in splits.items()
+        "train": place(splits["train"], buckets=extractor.training_buckets),
+        "val": place(splits["val"], beside=splits["test"]),
+        "test": place(splits["test"], beside=splits["val"]),
     }
     return Prepared(config, corpus, splits, extractor, vectors, placed, Scorer(extractor))
 

@@ -1,4 +1,4 @@
-"""What an extractor decides: which terms, and whether its programs call oneDNN."""
+"""What an extractor decides: which terms, whether its programs call oneDNN, how much is padded."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -9,10 +9,12 @@ from common.parallel import local_devices
 from text import decoding
 from text.crf import CRFParams
 from text.decoding import DECODINGS
-from text.extractor import Extractor
+from text.extractor import Extractor, Placed, Tokenized
 from text.models import Tagger
+from text.sentences import Sentence, Span
 from text.tags import SCHEMES
 from text.tokenizers import TOKENIZERS
+from text.vocab import Vocabulary
 
 
 def make(scheme="bio", decode="terms", allowed=None, **fields):
@@ -58,3 +60,17 @@ def test_wide_taggers_call_onednn_where_it_is_fast(
     for units, expected in ((True, with_units), (False, without)):
         monkeypatch.setattr(host, "has_bfloat16", lambda units=units: units)
         assert extractor.pays_with_onednn == expected
+
+
+def test_wide_taggers_are_trained_with_less_padding():
+    """More shapes to compile; sentences of 1 to 90 tokens have enough usual widths."""
+    tokens = [[Span(i, i + 1) for i in range(n)] for n in range(1, 91)]
+    sentences = [Sentence(str(n), "a" * n) for n in range(1, 91)]
+    split = Tokenized(sentences, tokens, [[0] * len(row) for row in tokens])
+    vocabulary = Vocabulary.build(split.words)
+    found = []
+    for hidden in (128, 512):
+        extractor = make(hidden_size=(hidden,))
+        buckets = extractor.training_buckets
+        found.append(len(Placed(split, vocabulary, {}, extractor.devices, buckets=buckets).widths))
+    assert found == [4, 6]
