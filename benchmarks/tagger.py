@@ -5,15 +5,15 @@
 One bidirectional LSTM, dropout, a CRF, Adam with clipping, frozen vectors (GloVe). Both sides
 train on the same sentences in the same batches, each in a process of its own; PyTorch's are cut to
 their own longest sentence and packed, ours padded to one of four widths, of wide layers six, of
-which loops over time on a CPU make the steps to the longest sentence. Batches are of similar lengths, which spares both
-sides padding. Where a batch is large and there are two cores, a third side is ours with
-`--devices=2`, half of a batch on each, but not of wide layers, which take as long so. Wide ones,
-to which `--precision=auto` may give bfloat16, are timed in that too where the processor multiplies
-it, PyTorch's by autocast and, as it does by itself, in float32. A loss is compared, with PyTorch's
-in float32, before anything is timed. Every side does each once untimed, which compiles ours; a
-first epoch of PyTorch's takes up to a quarter longer than later ones, too. Ours is timed with all
-it does on the host. What takes more than ten seconds is then timed once, other epochs and passes in
-three interleaved rounds.
+which loops over time on a CPU make the steps to the longest sentence. Batches are of similar
+lengths, which spares both sides padding. Where a batch is large and there are two cores, a third
+side is ours with `--devices=2`, half of a batch on each, but not of wide layers, which take as long
+so. Wide ones, to which `--precision=auto` may give bfloat16, are timed in that too where the
+processor multiplies it, PyTorch's by autocast and, as it does by itself, in float32. A loss is
+compared, with PyTorch's in float32, before anything is timed. Every side does each once untimed,
+which compiles ours; a first epoch of PyTorch's takes up to a quarter longer than later ones, too.
+Ours is timed with all it does on the host. What takes more than ten seconds is then timed once,
+other epochs and passes in three interleaved rounds.
 """
 
 from functools import partial
