@@ -22,6 +22,7 @@ from text.crf_params import (
     expect_count,
     finite_or_disallowed,
     prepare,
+    prepare_params,
     reachable_or_infinite,
 )
 from text.crf_recursion import forward, goes_parallel, log_sum, log_total
@@ -42,12 +43,7 @@ def entropy(
     observation sequence"), which subtracts nothing and so keeps its digits. In parallel it is
     the log-partition less the mean score, its slope along the scores, with the digits of a `loss`.
 
-    Args:
-        params: of K tags.
-        emissions: [B, T, K].
-        lengths: [B].
-        allowed: of these paths only.
-        method: as for `log_partition`.
+    Arguments as for `log_partition` of `text.crf`.
 
     Returns:
         float32 [B], at least 0; 0 where no path is allowed.
@@ -111,7 +107,7 @@ def sample(
     """
     expect_count(n, "sample")
     _expect_key(key)
-    params, emissions = prepare(params, emissions, lengths, allowed)
+    params = prepare_params(params, emissions, lengths, allowed)
     params = CRFParams(*map(finite_or_disallowed, params))
     emissions = centred(finite_or_disallowed(emissions))
     _, possible, kept = _forward_scores(params, emissions, lengths)

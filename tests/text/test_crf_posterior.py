@@ -20,6 +20,7 @@ from tests.text.test_crf import (
     LONG,
     METHODS,
     check_same,
+    choices,
     close,
     make_allowed,
     make_large,
@@ -52,11 +53,6 @@ def sentences(params, emissions, lengths, allowed=None):
     """For each sentence its oracle."""
     tags = np.zeros(emissions.shape[:2], int)
     return [oracle for oracle, _ in oracles(params, emissions, tags, lengths, allowed=allowed)]
-
-
-def choices(K):
-    """No constraint, and two that leave about half of the moves."""
-    return make_allowed(K), make_allowed(K, 2, 0.5), make_allowed(K, 3, 0.5)
 
 
 def check_pairs(found, oracle):
